@@ -1,0 +1,157 @@
+-- The few things of POSIX that plain Lua lacks: folders, files that appear whole or not at all,
+-- shell words, a command's output with its exit status.
+
+local ffi = require "ffi"
+local fault = require "ghm.fault"
+
+local M = {}
+
+ffi.cdef [[
+int mkdir(const char *path, unsigned int mode);
+int symlink(const char *target, const char *path);
+int fsync(int fd);
+int fileno(void *file);
+int isatty(int fd);
+char *realpath(const char *path, char *resolved);
+char *strerror(int code);
+void free(void *p);
+]]
+
+local C = ffi.C
+local EEXIST = 17 -- the same number on Linux, the BSDs and macOS
+
+local function last_error()
+    return ffi.string(C.strerror(ffi.errno()))
+end
+
+-- One shell word that stands for `text`, whatever is in it. A NUL would end the command early.
+function M.quote(text)
+    assert(not text:find("\0", 1, true), "a shell word cannot hold NUL")
+    return "'" .. text:gsub("'", [['\'']]) .. "'"
+end
+
+-- Runs a shell command -> its output without the last line ends, its exit status.
+-- The status is printed by the shell, because LuaJIT's popen():close() always says true.
+function M.capture(command)
+    local pipe = assert(io.popen("{ " .. command .. "\n}; printf '\\n%d' $?", "r"))
+    local all = pipe:read "*a"
+    pipe:close()
+    local output, status = all:match "^(.*)\n(%d+)$"
+    if not output then
+        return "", 127
+    end
+    return (output:gsub("\n+$", "")), tonumber(status)
+end
+
+-- The absolute path with links resolved, or nil and the reason.
+function M.real_path(path)
+    local resolved = C.realpath(path, nil)
+    if resolved == nil then
+        return nil, last_error()
+    end
+    local copy = ffi.string(resolved)
+    C.free(resolved)
+    return copy
+end
+
+-- Whether the descriptor (0, 1, 2) is a terminal.
+function M.is_terminal(fd)
+    return C.isatty(fd) == 1
+end
+
+function M.is_folder(path)
+    return M.real_path(path .. "/.") ~= nil
+end
+
+-- Makes one folder that must not exist yet -> true, or nil, reason, whether it was there already.
+function M.make_folder(path)
+    if C.mkdir(path, 511) == 0 then -- 0777, narrowed by the umask
+        return true
+    end
+    local code = ffi.errno()
+    return nil, ffi.string(C.strerror(code)), code == EEXIST
+end
+
+-- Makes a folder and those above it, where missing. Fault "failed" when that cannot be.
+function M.make_folders(path)
+    local made = path:sub(1, 1) == "/" and "/" or ""
+    for part in path:gmatch "[^/]+" do
+        made = made .. part
+        if not M.is_folder(made) then
+            local ok, reason, exists = M.make_folder(made)
+            -- another process may have made it in between; a file in the way is still refused
+            if not ok and not (exists and M.is_folder(made)) then
+                fault.raise("failed", "cannot make folder '%s': %s", made, reason)
+            end
+        end
+        made = made .. "/"
+    end
+end
+
+-- `n` characters of a-z0-9 from the system's randomness: for names, never for numbers in results.
+function M.random_name(n)
+    local file = assert(io.open("/dev/urandom", "rb"))
+    local bytes = file:read(n)
+    file:close()
+    local alphabet = "abcdefghijklmnopqrstuvwxyz0123456789"
+    return (bytes:gsub(".", function(c)
+        local k = c:byte() % #alphabet + 1
+        return alphabet:sub(k, k)
+    end))
+end
+
+local function fill(file, text)
+    local ok, reason = file:write(text)
+    if ok then
+        ok, reason = file:flush()
+    end
+    if ok and C.fsync(C.fileno(file)) ~= 0 then
+        -- pipes and devices have nothing to sync (EINVAL, ENOTSUP); a real failure counts
+        local code = ffi.errno()
+        if code ~= 22 and code ~= 95 then
+            ok, reason = nil, ffi.string(C.strerror(code))
+        end
+    end
+    file:close()
+    return ok, reason
+end
+
+-- Replaces the file at `path` by `text` (bytes): a temporary file beside it is filled, synced and
+-- renamed, so a reader or a crash sees the old file or the new one, never a part. Devices and
+-- pipes are written where they are. Fault "failed": the command is well-formed and works once the
+-- disk is mended, so it is not a usage error.
+function M.write_file(path, text)
+    local in_place = path:find "^/dev/" ~= nil
+    local target = in_place and path or path .. ".tmp-" .. M.random_name(6)
+    local file, reason = io.open(target, "wb")
+    if not file then
+        fault.raise("failed", "cannot write '%s': %s", path, (reason:gsub("^.*: ", "")))
+    end
+    local ok
+    ok, reason = fill(file, text)
+    if ok and not in_place then
+        ok, reason = os.rename(target, path)
+    end
+    if not ok then
+        if not in_place then
+            os.remove(target)
+        end
+        fault.raise("failed", "cannot write '%s': %s", path, (reason:gsub("^.*: ", "")))
+    end
+end
+
+-- Points the symbolic link `path` at `target`, replacing an older link in one step.
+-- -> true, or nil and the reason (some file systems have no links).
+function M.link(target, path)
+    local fresh = path .. ".tmp-" .. M.random_name(6)
+    if C.symlink(target, fresh) ~= 0 then
+        return nil, last_error()
+    end
+    local ok, reason = os.rename(fresh, path)
+    if not ok then
+        os.remove(fresh)
+    end
+    return ok, reason
+end
+
+return M

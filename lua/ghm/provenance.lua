@@ -1,0 +1,73 @@
+-- Where a result comes from: enough to get it again.
+--
+--   provenance.collect { dumps, device, threads, library } -> table for provenance.json
+--   provenance.sha256(path) -> 64 hexadecimal digits, or nil
+--
+-- What cannot be found out (no git, another system) is left out, never guessed.
+
+local posix = require "ghm.posix"
+
+local M = {}
+
+-- The SHA-256 of a file, by coreutils; nil where the file or the program is missing.
+function M.sha256(path)
+    -- read as standard input: sha256sum marks names with backslashes or newlines in its output
+    local output, status = posix.capture("sha256sum < " .. posix.quote(path) .. " 2>/dev/null")
+    return status == 0 and output:match "^%x+" or nil
+end
+
+local function first_match(path, pattern)
+    local file = io.open(path, "r")
+    if not file then
+        return nil
+    end
+    local found
+    for line in file:lines() do
+        found = found or line:match(pattern)
+    end
+    file:close()
+    return found
+end
+
+-- The work tree that this file belongs to, if it is one: { commit, dirty }, or nil.
+local function git()
+    local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
+    local command = "git -C " .. posix.quote(here) .. " "
+    local commit, status = posix.capture(command .. "rev-parse HEAD 2>/dev/null")
+    if status ~= 0 then
+        return nil
+    end
+    local changes, told = posix.capture(command .. "status --porcelain -uno 2>/dev/null")
+    return { commit = commit, dirty = told ~= 0 or changes ~= "" }
+end
+
+local function word(command)
+    local output, status = posix.capture(command .. " 2>/dev/null")
+    return status == 0 and output ~= "" and output or nil
+end
+
+-- facts: dumps = list of { path, arrays, ... } (each gains sha256 when it lacks one and its path
+-- is a file), device and threads as used, library = { version, flags, ... } from the core. All
+-- optional, and copied by reference into the result.
+function M.collect(facts)
+    facts = facts or {}
+    for _, dump in ipairs(facts.dumps or {}) do
+        dump.sha256 = dump.sha256 or M.sha256(dump.path)
+    end
+    return {
+        date = os.date "!%Y-%m-%dT%H:%M:%SZ",
+        git = git(),
+        luajit = jit.version,
+        architecture = jit.arch,
+        host = word "uname -n",
+        kernel = word "uname -sr",
+        os = first_match("/etc/os-release", '^PRETTY_NAME="?([^"]*)"?'),
+        cpu = first_match("/proc/cpuinfo", "^model name%s*:%s*(.*)"),
+        library = facts.library,
+        device = facts.device,
+        threads = facts.threads,
+        dumps = facts.dumps,
+    }
+end
+
+return M

@@ -1,0 +1,274 @@
+-- Text for people: aligned tables, short numbers, widths of Unicode strings, wrapped paragraphs.
+--
+--   text.table(rows, columns, opts) -> string (lines, each ended with \n)
+--   text.number(12400000) "12.4 M"   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
+--   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
+
+local M = {}
+
+-- Bytes of the UTF-8 character that begins at byte i and its code point, or nil where the bytes
+-- are no valid UTF-8 (overlong forms, surrogates and values over 0x10FFFF included).
+function M.utf8_at(s, i)
+    local a, b, c, d = s:byte(i, i + 3)
+    if a < 0x80 then
+        return 1, a
+    elseif a < 0xC2 or a > 0xF4 or not b or b < 0x80 or b > 0xBF then
+        return nil
+    elseif a < 0xE0 then
+        return 2, (a - 0xC0) * 64 + b - 0x80
+    elseif not c or c < 0x80 or c > 0xBF then
+        return nil
+    elseif a < 0xF0 then
+        local code = ((a - 0xE0) * 64 + b - 0x80) * 64 + c - 0x80
+        if code >= 0x800 and (code < 0xD800 or code > 0xDFFF) then
+            return 3, code
+        end
+        return nil
+    elseif not d or d < 0x80 or d > 0xBF then
+        return nil
+    end
+    local code = (((a - 0xF0) * 64 + b - 0x80) * 64 + c - 0x80) * 64 + d - 0x80
+    if code >= 0x10000 and code <= 0x10FFFF then
+        return 4, code
+    end
+    return nil
+end
+
+-- ranges drawn two columns wide (East Asian wide forms, emoji) or none (combining marks)
+local wide = { { 0x1100, 0x115F }, { 0x2E80, 0xA4CF }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF },
+    { 0xFE30, 0xFE6F }, { 0xFF00, 0xFF60 }, { 0x1F300, 0x1FAFF }, { 0x20000, 0x3FFFD } }
+local none = { { 0x0300, 0x036F }, { 0x200B, 0x200F }, { 0x20D0, 0x20FF }, { 0xFE00, 0xFE0F } }
+
+local function within(code, ranges)
+    for _, range in ipairs(ranges) do
+        if code >= range[1] and code <= range[2] then
+            return true
+        end
+    end
+    return false
+end
+
+-- Calls visit(first_byte, last_byte, columns) for each character; a stray byte is one column.
+local function each_character(s, visit)
+    local i = 1
+    while i <= #s do
+        local n, code = M.utf8_at(s, i)
+        local columns = 1
+        if n and n > 1 then
+            columns = within(code, none) and 0 or within(code, wide) and 2 or 1
+        end
+        visit(i, i + (n or 1) - 1, columns)
+        i = i + (n or 1)
+    end
+end
+
+-- Columns that a string takes on a terminal.
+function M.width(s)
+    local total = 0
+    each_character(s, function(_, _, columns)
+        total = total + columns
+    end)
+    return total
+end
+
+-- Cuts to `width` columns, the last of them an ellipsis when something is lost.
+function M.fit(s, width)
+    if M.width(s) <= width then
+        return s
+    end
+    local total, last = 0, 0
+    each_character(s, function(_, stop, columns)
+        total = total + columns
+        if total <= width - 1 then
+            last = stop
+        end
+    end)
+    return s:sub(1, last) .. "…"
+end
+
+-- Fills with blanks to `width` columns; align is "left" (default), "right" or "center".
+function M.pad(s, width, align)
+    local room = width - M.width(s)
+    if room <= 0 then
+        return s
+    elseif align == "right" then
+        return (" "):rep(room) .. s
+    elseif align == "center" then
+        local left = math.floor(room / 2)
+        return (" "):rep(left) .. s .. (" "):rep(room - left)
+    end
+    return s .. (" "):rep(room)
+end
+
+-- Breaks a paragraph into lines of at most `width` columns -> list of strings.
+function M.wrap(paragraph, width)
+    local lines, line = {}, nil
+    for word in paragraph:gmatch "%S+" do
+        if line and M.width(line) + 1 + M.width(word) > width then
+            lines[#lines + 1] = line
+            line = nil
+        end
+        line = line and line .. " " .. word or word
+    end
+    lines[#lines + 1] = line
+    return lines
+end
+
+-- Any text as one printable line: control characters become blanks.
+function M.one_line(s)
+    return (s:gsub("%c+", " "):gsub("^ +", ""):gsub(" +$", ""))
+end
+
+-- A number in a short form that %g users expect: nan, inf and integers in full up to 2^53.
+local function plain(x)
+    if x ~= x then
+        return "nan"
+    elseif x == math.huge or x == -math.huge then
+        return x > 0 and "inf" or "-inf"
+    elseif x == math.floor(x) and math.abs(x) < 1e7 then
+        return ("%d"):format(x)
+    end
+    return ("%.4g"):format(x)
+end
+
+local function scaled(x, units, base, spell)
+    local size = math.abs(x)
+    if size ~= size or size == math.huge then
+        return spell(x)
+    end
+    local k = 0
+    -- 0.9995 of a unit prints as 1000 of the smaller one, so it moves up already
+    while k < #units and size >= base * 0.9995 do
+        size, k = size / base, k + 1
+    end
+    if k == 0 then
+        return spell(x)
+    end
+    local digits = size >= 99.95 and "%.0f" or size >= 9.995 and "%.1f" or "%.2f"
+    return (x < 0 and "-" or "") .. digits:format(size) .. " " .. units[k]
+end
+
+-- A count in three digits: 999, 1.24 k, 12.4 M, 3.10 G. Fractions below 1000: four digits.
+function M.number(x)
+    return scaled(x, { "k", "M", "G", "T", "P" }, 1000, plain)
+end
+
+-- Bytes in decimal units: 17 B, 1.50 kB, 12.4 MB.
+function M.bytes(n)
+    return scaled(n, { "kB", "MB", "GB", "TB", "PB" }, 1000, function(x)
+        return plain(x) .. " B"
+    end)
+end
+
+-- A duration in seconds: 830 ns, 12.4 µs, 3.20 ms, 1.50 s, 2 min 05 s, 1 h 02 min.
+function M.seconds(t)
+    if t ~= t or math.abs(t) == math.huge then
+        return plain(t)
+    elseif t >= 3599.5 then
+        local minutes = math.floor(t / 60 + 0.5)
+        return ("%d h %02d min"):format(math.floor(minutes / 60), minutes % 60)
+    elseif t >= 59.95 then
+        local whole = math.floor(t + 0.5)
+        return ("%d min %02d s"):format(math.floor(whole / 60), whole % 60)
+    elseif t == 0 or t < 0 then
+        return ("%g s"):format(t)
+    end
+    local ns = t * 1e9
+    return scaled(ns, { "µs", "ms", "s" }, 1000, function(x)
+        return ("%.0f ns"):format(x)
+    end)
+end
+
+-- A horizontal bar: fraction 0..1 of `width` columns in eighths, blank to its full width.
+-- A fraction above zero shows at least one eighth.
+function M.bar(fraction, width)
+    local eighths = 0
+    if fraction > 0 then -- false for NaN too
+        local wanted = math.floor(math.min(fraction, 1) * width * 8 + 0.5)
+        eighths = math.max(1, wanted)
+    end
+    local full, part = math.floor(eighths / 8), eighths % 8
+    local parts = { "▏", "▎", "▍", "▌", "▋", "▊", "▉" }
+    local drawn = ("█"):rep(full) .. (parts[part] or "")
+    return M.pad(drawn, width)
+end
+
+local function cell_text(column, row)
+    local value = row[column.key]
+    if value == nil then
+        return ""
+    elseif type(column.format) == "function" then
+        return tostring(column.format(value, row))
+    elseif type(value) == "number" then
+        if column.format and value == value and math.abs(value) < math.huge then
+            return column.format:format(value)
+        end
+        return plain(value)
+    end
+    return tostring(value)
+end
+
+-- An aligned table with a title line and a rule under it.
+--   rows     list of tables
+--   columns  list of { key, title = key, format = "%.4f" | function(value, row), align }, or of
+--            keys; numbers stand right and words left unless align says otherwise
+--   opts     width: widest line (100): the widest column of words is cut with an ellipsis;
+--            ascii: rule of '-' instead of '─'; mark(row) -> a sign before the row
+function M.table(rows, columns, opts)
+    opts = opts or {}
+    local cells, widths, aligns, wordy = {}, {}, {}, {}
+    local normal = {}
+    for c, column in ipairs(columns) do
+        column = type(column) == "string" and { key = column } or column
+        normal[c] = column
+        widths[c] = M.width(column.title or column.key)
+        local numeric = #rows > 0
+        for r, row in ipairs(rows) do
+            cells[r] = cells[r] or {}
+            local text = M.one_line(cell_text(column, row))
+            cells[r][c] = text
+            widths[c] = math.max(widths[c], M.width(text))
+            local value = row[column.key]
+            numeric = numeric and (value == nil or type(value) == "number")
+        end
+        aligns[c] = column.align or numeric and "right" or "left"
+        wordy[c] = not numeric
+    end
+
+    local margin = opts.mark and 2 or 0
+    local total = margin + 2 * (#normal - 1)
+    local widest
+    for c, width in ipairs(widths) do
+        total = total + width
+        if wordy[c] and (not widest or width > widths[widest]) then
+            widest = c
+        end
+    end
+    local excess = total - (opts.width or 100)
+    if excess > 0 and widest then
+        widths[widest] = math.max(8, widths[widest] - excess)
+    end
+
+    local lines = {}
+    local function add(values, sign)
+        local parts = {}
+        for c, value in ipairs(values) do
+            parts[c] = M.pad(M.fit(value, widths[c]), widths[c], aligns[c])
+        end
+        local lead = margin > 0 and M.pad(sign or "", margin) or ""
+        lines[#lines + 1] = ((lead .. table.concat(parts, "  ")):gsub(" +$", ""))
+    end
+    local titles, rules = {}, {}
+    for c, column in ipairs(normal) do
+        titles[c] = column.title or column.key
+        rules[c] = (opts.ascii and "-" or "─"):rep(widths[c])
+    end
+    add(titles)
+    add(rules)
+    for r, row in ipairs(rows) do
+        add(cells[r], opts.mark and opts.mark(row))
+    end
+    return table.concat(lines, "\n") .. "\n"
+end
+
+return M
