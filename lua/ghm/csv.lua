@@ -149,6 +149,9 @@ function M.read(path)
     if not names then
         fault.raise("usage", "%s: empty; expected a header of field names", path)
     end
+    for c, name in ipairs(names) do
+        names[c] = tostring(name)
+    end
     local rows = {}
     for r = 2, #records do
         local record, row = records[r], {}
@@ -157,8 +160,7 @@ function M.read(path)
                 #record, #names)
         end
         for c, name in ipairs(names) do
-            names[c] = tostring(name)
-            row[names[c]] = record[c]
+            row[name] = record[c]
         end
         rows[r - 1] = row
     end

@@ -39,6 +39,16 @@ function M.find(word, known)
     return best
 end
 
+-- Whether the list `known` holds the word.
+function M.is_one_of(word, known)
+    for _, name in ipairs(known) do
+        if name == word then
+            return true
+        end
+    end
+    return false
+end
+
 -- ": did you mean 'bins'?", or a list of what there is when nothing is near.
 function M.hint(word, known)
     local name = M.find(word, known)
