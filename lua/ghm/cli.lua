@@ -40,6 +40,7 @@ local text = require "ghm.text"
 local M = {}
 
 local WIDTH, MARGIN = 80, 27 -- of the help: its lines, and where descriptions begin
+local PLOT = "svg,png,term"
 
 local function whole(least, what)
     return function(word)
@@ -84,33 +85,39 @@ local function append_names(result, target, word)
     end
 end
 
--- The options every script has, in the order of the help.
+-- The options every script has, under the headings of the help and in its order.
 local function common_options(spec)
     return {
-        { "-n --dry-run", "print the configurations and what they need; touch nothing" },
-        { "--device", "auto, cpu, cuda or cuda:I (auto)", argname = "D", convert = device,
-            default = "auto" },
-        { "--threads", "CPU threads (all)", argname = "N", convert = whole(1, "--threads") },
-        { "--seed", "seed of everything drawn", argname = "S", convert = whole(0, "--seed") },
-        { "--samples", "how many values rand:LOW:HIGH draws", argname = "N",
-            convert = whole(1, "--samples") },
-        { "--nonfinite", "NaN or infinity in valid samples: error or ignore (error)",
-            argname = "WHAT", choices = { "error", "ignore" }, default = "error" },
-        { "--logits", "name of the logits' array in the dump", argname = "KEY", names = true },
-        { "--pred", "name of the predicted box offsets", argname = "KEY", names = true },
-        { "--target", "name of the targets", argname = "KEY", names = true },
-        { "--labels", "name of integer labels", argname = "KEY", names = true },
-        { "--weight", "name of the label weights", argname = "KEY", names = true },
-        { "-o --out", "folder that run folders go into (runs)", argname = "DIR",
-            default = "runs" },
-        { "--name", "label of the run folder", argname = "TEXT" },
-        { "--plot", ("figures: svg, png, pdf, term, comma separated, or none (%s)"):format(
-            spec.plot or "svg,png,term"), argname = "LIST", convert = plot_set },
-        { "--csv", "write the rows to a file, or to stdout for -", argname = "FILE" },
-        { "--json", "print the result as JSON" },
-        { "-q --quiet", "say nothing but the result" },
-        { "-v --verbose", "say more" },
-        { "--no-color", "plain text (so does the variable NO_COLOR)" },
+        { "Run", {
+            { "-n --dry-run", "print the configurations and what they need; touch nothing" },
+            { "--device", "auto, cpu, cuda or cuda:I (auto)", argname = "D", convert = device,
+                default = "auto" },
+            { "--threads", "CPU threads (all)", argname = "N", convert = whole(1, "--threads") },
+            { "--seed", "seed of everything drawn", argname = "S", convert = whole(0, "--seed") },
+            { "--samples", "how many values rand:LOW:HIGH draws", argname = "N",
+                convert = whole(1, "--samples") },
+            { "--nonfinite", "NaN or infinity in valid samples: error or ignore (error)",
+                argname = "WHAT", choices = { "error", "ignore" }, default = "error" },
+        } },
+        { "Arrays of the dump", {
+            { "--logits", "the logits", argname = "KEY", names = true },
+            { "--pred", "the predicted box offsets", argname = "KEY", names = true },
+            { "--target", "the targets", argname = "KEY", names = true },
+            { "--labels", "integer labels", argname = "KEY", names = true },
+            { "--weight", "the label weights", argname = "KEY", names = true },
+        } },
+        { "Output", {
+            { "--out", "folder for run folders, also -o (runs)", short = "-o", argname = "DIR",
+                default = "runs" },
+            { "--name", "label of the run folder", argname = "TEXT" },
+            { "--plot", ("figures: svg, png, pdf, term, with commas, or none (%s)"):format(
+                spec.plot or PLOT), argname = "LIST", convert = plot_set },
+            { "--csv", "write the rows to a file, or to stdout for -", argname = "FILE" },
+            { "--json", "print the result as JSON" },
+            { "-q --quiet", "say nothing but the result" },
+            { "-v --verbose", "say more" },
+            { "--no-color", "plain text (so does the variable NO_COLOR)" },
+        } },
     }
 end
 
@@ -166,6 +173,26 @@ end
 -- Raised by -h; not a fault, because nothing is wrong.
 local Help = {}
 
+local function add_option(parser, common)
+    local option = common.argname and parser:option(common[1], common[2])
+        or parser:flag(common[1], common[2])
+    option:default(common.default):show_default(false)
+    option._argname = common.argname
+    if common.short then
+        option:hidden_name(common.short) -- argparse would set the two names on two lines
+    end
+    if common.convert then
+        option:convert(common.convert)
+    end
+    if common.choices then
+        option:choices(common.choices)
+    end
+    if common.names then
+        option:action(append_names):count "*"
+    end
+    return option
+end
+
 local function make_parser(spec)
     local words = spec.no_dump and "" or " [DUMP...]"
     words = words .. (spec.keys and #spec.keys > 0 and " [key=SPEC...]" or "")
@@ -173,35 +200,27 @@ local function make_parser(spec)
         :usage(("Usage: luajit %s.lua%s [options]"):format(spec.name, words))
         :help_max_width(WIDTH):help_description_margin(MARGIN):add_help(false)
     parser:argument("words"):args("*"):hidden(true)
-    parser:flag("-h --help", "show this text"):action(function()
-        error(Help, 0)
-    end)
     if spec.options then
         spec.options(parser)
     end
+    if #parser._options > 0 then
+        parser:group("This script", unpack(parser._options))
+    end
+    local help = parser:flag("-h --help", "show this text"):action(function()
+        error(Help, 0)
+    end)
     local left_out = {}
     for _, name in ipairs(spec.without or {}) do
         left_out[name] = true
     end
-    for _, common in ipairs(common_options(spec)) do
-        local aliases, help = common[1], common[2]
-        if not left_out[aliases:match "%-%-.*"] then
-            local option = common.argname and parser:option(aliases, help) or
-                parser:flag(aliases, help)
-            option:default(common.default):show_default(false)
-            if common.argname then
-                option:argname(common.argname)
-            end
-            if common.convert then
-                option:convert(common.convert)
-            end
-            if common.choices then
-                option:choices(common.choices)
-            end
-            if common.names then
-                option:action(append_names):count "*"
+    for g, group in ipairs(common_options(spec)) do
+        local options = { g == 1 and help or nil }
+        for _, common in ipairs(group[2]) do
+            if not left_out[common[1]:match "%-%-.*"] then
+                options[#options + 1] = add_option(parser, common)
             end
         end
+        parser:group(group[1], unpack(options))
     end
     -- argparse prints its own usage text and exits; one line and our exit code are wanted
     parser.error = function(_, message)
@@ -213,7 +232,7 @@ local function make_parser(spec)
                     known[#known + 1] = alias
                 end
             end
-            local near = nearest.find(name, known)
+            local near = #name > 2 and nearest.find(name, known)
             message = ("unknown option '%s': %s"):format(name,
                 near and ("did you mean '%s'?"):format(near) or "-h lists the options")
         end
@@ -327,7 +346,7 @@ function M.parse(spec, words)
             args.keys[key] = key_values(names[key], value, args)
         end
     end
-    args.plot = args.plot or plot_set(spec.plot or "svg,png,term")
+    args.plot = args.plot or plot_set(spec.plot or PLOT)
     args.color = not args.no_color and not os.getenv "NO_COLOR" and posix.is_terminal(1)
     args.default_dump = spec.default_dump and M.script_dir() .. "/" .. spec.default_dump
     return args

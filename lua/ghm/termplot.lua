@@ -1,0 +1,274 @@
+-- Plots made of letters, for a terminal with any background.
+--
+--   termplot.steps { title, edges, values, log = true, ... } -> string (lines ended with \n)
+--   termplot.sparkline(values, { log, ascii }) -> one line, a letter for each value
+--
+-- Without a UTF-8 locale (or with ascii = true) bars are '#' and the frame '|', '-', '+'.
+
+local text = require "ghm.text"
+
+local M = {}
+
+local unicode = {
+    eighths = { "▁", "▂", "▃", "▄", "▅", "▆", "▇" }, full = "█", empty = "·", reference = "━",
+    side = "┤", wall = "│", floor = "─", corner = "└", tick = "┴",
+}
+local ascii = {
+    eighths = {}, full = "#", empty = ".", reference = "=",
+    side = "+", wall = "|", floor = "-", corner = "+", tick = "+",
+}
+
+-- Whether the locale says that the terminal takes UTF-8 (the first variable that is set decides).
+function M.is_utf8()
+    for _, name in ipairs { "LC_ALL", "LC_CTYPE", "LANG" } do
+        local value = os.getenv(name)
+        if value and value ~= "" then
+            return value:lower():find "utf%-?8" ~= nil
+        end
+    end
+    return false
+end
+
+local function signs_for(opts)
+    local plain = opts.ascii
+    if plain == nil then
+        plain = not M.is_utf8()
+    end
+    return plain and ascii or unicode
+end
+
+local function shown(v, log)
+    return type(v) == "number" and v == v and math.abs(v) < math.huge and (not log or v > 0)
+end
+
+-- The value of each of `width` columns: the mean over the column, by overlap, of the regions that
+-- have one; nil where none has. Two regions never hide each other.
+local function columns_of(edges, values, width, log)
+    local first, span = edges[1], edges[#edges] - edges[1]
+    local sums, weights, result = {}, {}, {}
+    for j = 1, #edges - 1 do
+        if shown(values[j], log) then
+            local from = (edges[j] - first) / span * width
+            local to = (edges[j + 1] - first) / span * width
+            -- the small shift keeps an edge that falls on a column's side out of the next column
+            for c = math.floor(from + 1e-9), math.min(width, math.ceil(to - 1e-9)) - 1 do
+                local overlap = math.min(to, c + 1) - math.max(from, c)
+                sums[c] = (sums[c] or 0) + overlap * values[j]
+                weights[c] = (weights[c] or 0) + overlap
+            end
+        end
+    end
+    for c = 0, width - 1 do
+        result[c + 1] = weights[c] and weights[c] > 0 and sums[c] / weights[c] or nil
+    end
+    return result
+end
+
+local function extent(lists, width)
+    local low, high = math.huge, -math.huge
+    for _, list in ipairs(lists) do
+        for c = 1, width do
+            if list[c] then
+                low, high = math.min(low, list[c]), math.max(high, list[c])
+            end
+        end
+    end
+    return low, high
+end
+
+-- The round number (1, 2 or 5 times a power of ten) that parts a span into at most five.
+local function round_step(span)
+    local unit = 10 ^ math.floor(math.log10(span / 5) + 1e-9)
+    for _, factor in ipairs { 1, 2, 5 } do
+        if span <= 5 * factor * unit * (1 + 1e-9) then
+            return factor * unit
+        end
+    end
+    return 10 * unit
+end
+
+-- The ends of the y axis: on a logarithmic one (in powers of ten) a whole power below the data and
+-- the largest value, at least one power on; on a linear one 0 and the next round number.
+local function bounds(low, high, log)
+    if log then
+        local bottom = math.floor(math.log10(low) + 1e-9)
+        if math.log10(low) - bottom < 0.02 then
+            bottom = bottom - 1 -- the smallest value keeps a bar of its own
+        end
+        return bottom, math.max(bottom + 1, math.log10(high))
+    end
+    local bottom, top = math.min(0, low), math.max(0, high)
+    if top == bottom then
+        return 0, 1
+    end
+    local step = round_step(top - bottom)
+    return math.floor(bottom / step + 1e-9) * step, math.ceil(top / step - 1e-9) * step
+end
+
+-- A number under or beside an axis: 25 k, not 25.0 k, and 0.2, not 0.20000000000000001.
+local function tick_label(x)
+    local label = text.number(tonumber(("%.12g"):format(x)))
+    return (label:gsub("(%.%d-)0+ ", "%1 "):gsub("%. ", " "))
+end
+
+local superscript = { ["0"] = "⁰", ["1"] = "¹", ["2"] = "²", ["3"] = "³", ["4"] = "⁴",
+    ["5"] = "⁵", ["6"] = "⁶", ["7"] = "⁷", ["8"] = "⁸", ["9"] = "⁹", ["-"] = "⁻" }
+
+local function power_of_ten(k, signs)
+    if signs == ascii then
+        return ("1e%d"):format(k)
+    end
+    return "10" .. tostring(k):gsub(".", superscript)
+end
+
+-- Labels of the y axis by row. Row r (0 is the top, above the bars) begins where height - r rows
+-- of bars end; a label stands in the row that begins nearest to its value.
+local function y_labels(bottom, top, height, log, signs)
+    local labels = {}
+    local step = log and math.ceil((top - bottom) / (height / 2)) or round_step(top - bottom)
+    for k = 0, math.floor((top - bottom) / step + 1e-9) do
+        local value = bottom + k * step
+        local row = height - math.floor((value - bottom) / (top - bottom) * height + 0.5)
+        labels[row] = labels[row] or log and power_of_ten(value, signs)
+            or tick_label(value)
+    end
+    return labels
+end
+
+local function bar_cell(level, signs)
+    if level >= 1 then
+        return signs.full
+    elseif level <= 0 then
+        return " "
+    elseif signs == ascii then
+        return level >= 0.5 and signs.full or " "
+    end
+    local eighth = math.floor(level * 8 + 0.5)
+    return eighth >= 8 and signs.full or signs.eighths[eighth] or " "
+end
+
+-- One row of bars: row counted from the top; heights and marks in rows from the bottom.
+local function bar_row(row, height, heights, marks, signs)
+    local base, cells = height - row, {}
+    for c = 1, heights.n do
+        local h = heights[c]
+        if marks and marks[c] and math.floor(math.min(marks[c], height - 0.01)) == base then
+            cells[c] = signs.reference
+        elseif h then
+            -- every value shows: at least one eighth (a whole letter in ASCII) in the lowest row
+            local level = row == height and math.max(h, signs == ascii and 1 or 0.125) or h - base
+            cells[c] = bar_cell(level, signs)
+        else
+            cells[c] = row == height and signs.empty or " "
+        end
+    end
+    return table.concat(cells)
+end
+
+-- The floor of the frame with its ticks, and the labels under them.
+local function x_axis(edges, width, margin, signs)
+    local floor, labels, taken = {}, {}, 0
+    for c = 1, width do
+        floor[c] = signs.floor
+    end
+    for k = 0, 5 do
+        local column = math.floor(k / 5 * (width - 1) + 0.5)
+        floor[column + 1] = signs.tick
+        local x = edges[1] + (edges[#edges] - edges[1]) * k / 5
+        local label = tick_label(x)
+        local from = math.max(taken, margin + 1 + column - math.floor(text.width(label) / 2))
+        labels[#labels + 1] = { from = from, label = label }
+        taken = from + text.width(label) + 1
+    end
+    local line = ""
+    for _, entry in ipairs(labels) do
+        line = text.pad(line, entry.from) .. entry.label
+    end
+    return (" "):rep(margin) .. signs.corner .. table.concat(floor), line
+end
+
+-- Bars over regions.
+--   edges     n + 1 rising numbers; values: n numbers, anything that is no finite number (or, on
+--             a log axis, not above zero) being an empty region, shown as a dot on the floor
+--   log       logarithmic y axis, labelled at powers of ten
+--   title, xlabel, ylabel    texts;  width (72), height (12): the bars, in letters
+--   reference { edges, values }: drawn as a line over the bars;  ascii: see the top of the file
+function M.steps(plot)
+    local signs = signs_for(plot)
+    local width, height, log = plot.width or 72, plot.height or 12, plot.log
+    local values = columns_of(plot.edges, plot.values, width, log)
+    local line = plot.reference
+        and columns_of(plot.reference.edges, plot.reference.values, width, log)
+    local low, high = extent({ values, line or nil }, width)
+    local lines = {}
+    if plot.title then
+        lines[1] = text.one_line(plot.title)
+    end
+    if high == -math.huge then
+        lines[#lines + 1] = "(every region is empty)"
+        return table.concat(lines, "\n") .. "\n"
+    end
+    local bottom, top = bounds(low, high, log)
+    local function rows_of(list)
+        local rows = { n = width }
+        for c = 1, width do
+            local v = list[c] and (log and math.log10(list[c]) or list[c])
+            rows[c] = v and (v - bottom) / (top - bottom) * height
+        end
+        return rows
+    end
+    local heights, marks = rows_of(values), line and rows_of(line)
+    local labels, margin = y_labels(bottom, top, height, log, signs), 3
+    for row = 0, height do
+        margin = math.max(margin, text.width(labels[row] or "") + 1)
+    end
+    if plot.ylabel then
+        lines[#lines + 1] = (" "):rep(margin) .. text.one_line(plot.ylabel)
+    end
+    -- the row above the bars carries the topmost label, where there is one
+    for row = labels[0] and 0 or 1, height do
+        local label = labels[row]
+        lines[#lines + 1] = text.pad((label or "") .. " ", margin, "right")
+            .. (label and signs.side or signs.wall)
+            .. bar_row(row, height, heights, marks, signs):gsub(" +$", "")
+    end
+    lines[#lines + 1], lines[#lines + 2] = x_axis(plot.edges, width, margin, signs)
+    local notes = {}
+    for c = 1, width do
+        if not values[c] then
+            notes[1] = signs.empty .. " empty region"
+        end
+    end
+    if line then
+        notes[#notes + 1] = signs.reference .. " " .. (plot.reference.label or "reference")
+    end
+    local foot = table.concat(notes, "   ")
+    local room = width - text.width(foot)
+    if plot.xlabel or foot ~= "" then
+        lines[#lines + 1] = ((" "):rep(margin + 1) .. text.pad(text.one_line(plot.xlabel or ""),
+            room) .. foot):gsub(" +$", "")
+    end
+    return table.concat(lines, "\n") .. "\n"
+end
+
+-- One letter for each value, from its least to its largest; a blank where there is none.
+function M.sparkline(values, opts)
+    opts = opts or {}
+    local signs = signs_for(opts)
+    local levels = signs == ascii and { "_", ".", "-", "=", "#" }
+        or { "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█" }
+    local list, n = {}, opts.n or #values
+    for i = 1, n do
+        local v = values[i]
+        list[i] = shown(v, opts.log) and (opts.log and math.log10(v) or v) or nil
+    end
+    local low, high = extent({ list }, n)
+    local cells = {}
+    for i = 1, n do
+        local f = list[i] and (high > low and (list[i] - low) / (high - low) or 0.5)
+        cells[i] = f and levels[math.min(#levels, math.floor(f * #levels) + 1)] or " "
+    end
+    return table.concat(cells)
+end
+
+return M
