@@ -1,0 +1,283 @@
+-- Arrays: a typed pointer with a shape, C order, element 0 first. No tensor library: what reads,
+-- shows and hands data to the kernels, no arithmetic.
+--
+-- Fields of an array
+--   ptr     cdata pointer to the element type (uint16_t for f2 and bf16); nil once freed
+--   dtype   a key of array.itemsize
+--   shape   list of plain numbers, {} for a scalar
+--   n       number of elements
+--   owner   whatever keeps the memory alive
+
+local ffi = require "ffi"
+local fault = require "ghm.fault"
+
+ffi.cdef [[
+void *calloc(size_t count, size_t size);
+void free(void *p);
+]]
+
+local C = ffi.C
+local M = {}
+
+local LARGEST = 2 ^ 53 -- doubles count exactly up to here
+
+local function same(v)
+    return v
+end
+
+-- The 16-bit floats: one sign bit, 15 - mantissa bits of exponent, mantissa bits of fraction.
+local function small_float(mantissa)
+    local one = 2 ^ mantissa
+    local top = 2 ^ (15 - mantissa) - 1 -- the exponent of infinity and NaN
+    local bias = (top - 1) / 2
+    local function decode(bits)
+        local sign = bits >= 0x8000 and -1 or 1
+        local exponent = math.floor(bits / one) % (top + 1)
+        local fraction = bits % one
+        if exponent == top then
+            return fraction == 0 and sign * math.huge or 0 / 0
+        elseif exponent == 0 then
+            return sign * fraction * 2 ^ (1 - bias - mantissa)
+        end
+        return sign * (one + fraction) * 2 ^ (exponent - bias - mantissa)
+    end
+    local function encode(v)
+        if v ~= v then
+            return top * one + one / 2
+        end
+        local sign = (v < 0 or 1 / v < 0) and 0x8000 or 0
+        local size = math.abs(v)
+        if size == math.huge then
+            return sign + top * one
+        end
+        local _, exponent = math.frexp(size)
+        exponent = math.max(exponent - 1, 1 - bias)
+        -- adding and taking away 2^52 rounds to an integer, ties to even
+        local units = size * 2 ^ (mantissa - exponent) + 2 ^ 52 - 2 ^ 52
+        -- the leading one of a normal number carries into the exponent field by itself
+        return sign + math.min((exponent + bias - 1) * one + units, top * one)
+    end
+    return { ctype = "uint16_t", decode = decode, encode = encode }
+end
+
+local function float(ctype)
+    return { ctype = ctype, decode = same, encode = same }
+end
+
+local function integer(name, ctype, low, high)
+    return { ctype = ctype, decode = tonumber, encode = function(v)
+        if not (v >= low and v <= high and v == math.floor(v)) then
+            fault.raise("usage", "%s elements are integers from %.0f to %.0f, not %.17g",
+                name, low, high, v)
+        end
+        return v
+    end }
+end
+
+local kinds = {
+    f2 = small_float(10), bf16 = small_float(7), f4 = float "float", f8 = float "double",
+    i1 = integer("i1", "int8_t", -128, 127),
+    u1 = integer("u1", "uint8_t", 0, 255),
+    b1 = integer("b1", "uint8_t", 0, 1),
+    i2 = integer("i2", "int16_t", -2 ^ 15, 2 ^ 15 - 1),
+    i4 = integer("i4", "int32_t", -2 ^ 31, 2 ^ 31 - 1),
+    i8 = integer("i8", "int64_t", -LARGEST, LARGEST),
+}
+
+-- The dtypes, best first, and the bytes of one element of each.
+M.dtypes = { "f2", "f4", "f8", "bf16", "i1", "u1", "b1", "i2", "i4", "i8" }
+M.itemsize = {}
+for name, kind in pairs(kinds) do
+    kind.pointer = ffi.typeof("$ *", ffi.typeof(kind.ctype))
+    M.itemsize[name] = ffi.sizeof(kind.ctype)
+end
+
+local Array = {}
+Array.__index = Array
+
+-- Number of elements of a shape, or nil when a dimension is no count or the product passes 2^53.
+function M.count(shape)
+    local n = 1
+    for _, dim in ipairs(shape) do
+        if not (dim >= 0 and dim <= LARGEST and dim == math.floor(dim)) then
+            return nil
+        elseif dim == 0 or n == 0 then
+            n = 0 -- one empty dimension empties the array, however long the others
+        elseif n > LARGEST / dim then
+            return nil
+        else
+            n = n * dim
+        end
+    end
+    return n
+end
+
+function M.shape_text(shape)
+    local dims = {}
+    for k, dim in ipairs(shape) do
+        dims[k] = ("%.0f"):format(dim)
+    end
+    return "[" .. table.concat(dims, ",") .. "]"
+end
+
+-- An array over memory that `owner` keeps alive; ptr is any pointer, aligned for the dtype, to at
+-- least count(shape) elements. Nothing is copied.
+function M.view(ptr, dtype, shape, owner)
+    local kind = kinds[dtype] or error("unknown dtype " .. tostring(dtype), 2)
+    local n = M.count(shape) or error("impossible shape " .. M.shape_text(shape), 2)
+    return setmetatable({
+        ptr = ffi.cast(kind.pointer, ptr), dtype = dtype, shape = shape, n = n, owner = owner,
+    }, Array)
+end
+
+-- A zero-filled array in C memory. Fault "failed" when there is not so much memory.
+function M.new(dtype, shape)
+    local size = M.itemsize[dtype] or error("unknown dtype " .. tostring(dtype), 2)
+    local n = M.count(shape)
+    local memory = n and n <= LARGEST / size and C.calloc(math.max(n, 1), size) or nil
+    if memory == nil then
+        fault.raise("failed", "no memory for an array %s%s", dtype, M.shape_text(shape))
+    end
+    memory = ffi.gc(memory, C.free)
+    local a = M.view(memory, dtype, shape, memory)
+    a.heap = true
+    return a
+end
+
+-- Writes the nested lists `list` from element `at` on; shape is what each level must have.
+local function fill(a, list, depth, at)
+    if depth > #a.shape then
+        if type(list) ~= "number" then
+            fault.raise("usage", "an array is made of numbers, not of a %s", type(list))
+        end
+        a:set(at, list)
+        return at + 1
+    elseif type(list) ~= "table" or #list ~= a.shape[depth] then
+        fault.raise("usage", "ragged lists: expected %d entries at level %d, found %s",
+            a.shape[depth], depth, type(list) == "table" and #list or "a " .. type(list))
+    end
+    for _, entry in ipairs(list) do
+        at = fill(a, entry, depth + 1, at)
+    end
+    return at
+end
+
+-- An array from a number, a list of numbers or nested lists. shape is inferred from the nesting;
+-- given, it shapes a flat list. Fault "usage": ragged lists, other things than numbers, values
+-- that an integer dtype cannot hold, a shape that holds another number of elements.
+function M.from(list, dtype, shape)
+    local nested, level = {}, list
+    while type(level) == "table" do
+        nested[#nested + 1] = #level
+        level = level[1]
+    end
+    local a = M.new(dtype, nested)
+    fill(a, list, 1, 0)
+    return shape and a:reshape(shape) or a
+end
+
+local function check(self, i)
+    if not self.ptr then
+        error("the array was freed", 3)
+    elseif not (i >= 0 and i < self.n) then
+        error(("element %s of %s, counted from 0"):format(tostring(i), tostring(self)), 3)
+    end
+end
+
+-- Element i, flat and 0-based, as a plain number; 64-bit integers beyond 2^53 are rounded.
+function Array:get(i)
+    check(self, i)
+    return kinds[self.dtype].decode(self.ptr[i])
+end
+
+-- Stores v, rounded to nearest even for floats. Fault "usage" where an integer dtype cannot hold v.
+function Array:set(i, v)
+    check(self, i)
+    self.ptr[i] = kinds[self.dtype].encode(v)
+end
+
+-- Nested lists of plain numbers in the array's shape; a number for a scalar.
+function Array:totable()
+    local at = 0
+    local function level(depth)
+        if depth > #self.shape then
+            at = at + 1
+            return self:get(at - 1)
+        end
+        local list = {}
+        for k = 1, self.shape[depth] do
+            list[k] = level(depth + 1)
+        end
+        return list
+    end
+    return level(1)
+end
+
+-- A new array of the same values in another dtype. Floats round to nearest even and overflow to
+-- infinity; fault "usage" where an integer dtype cannot hold a value.
+function Array:convert(dtype)
+    local copy = M.new(dtype, self.shape)
+    if dtype == self.dtype then
+        ffi.copy(copy.ptr, self.ptr, self.n * M.itemsize[dtype])
+        return copy
+    end
+    local decode, encode = kinds[self.dtype].decode, kinds[dtype].encode
+    local from, to = self.ptr, copy.ptr
+    for i = 0, self.n - 1 do
+        to[i] = encode(decode(from[i]))
+    end
+    return copy
+end
+
+-- A view of the same memory in another shape of as many elements, else fault "usage".
+function Array:reshape(shape)
+    if M.count(shape) ~= self.n then
+        fault.raise("usage", "cannot reshape %s to %s: %.0f elements", tostring(self),
+            M.shape_text(shape), self.n)
+    end
+    return M.view(self.ptr, self.dtype, shape, self.owner)
+end
+
+-- One pass over the elements -> { min, max, mean (over finite elements, nil without any), zeros,
+-- nonfinite (NaN and infinities), first_nonfinite (flat, 0-based, or nil) }.
+function Array:summary()
+    local decode, ptr = kinds[self.dtype].decode, self.ptr
+    local min, max, sum = math.huge, -math.huge, 0
+    local zeros, nonfinite, first = 0, 0, -1
+    for i = 0, self.n - 1 do
+        local v = decode(ptr[i])
+        if v - v ~= 0 then
+            nonfinite = nonfinite + 1
+            first = first < 0 and i or first
+        else
+            min, max, sum = math.min(min, v), math.max(max, v), sum + v
+            zeros = zeros + (v == 0 and 1 or 0)
+        end
+    end
+    local finite = self.n - nonfinite
+    return {
+        min = finite > 0 and min or nil, max = finite > 0 and max or nil,
+        mean = finite > 0 and sum / finite or nil,
+        zeros = zeros, nonfinite = nonfinite, first_nonfinite = first >= 0 and first or nil,
+    }
+end
+
+-- Gives the memory back at once; its views must not be used afterwards. On a view: lets go of the
+-- owner. Freeing twice is harmless.
+function Array:free()
+    if self.ptr and self.heap then
+        C.free(ffi.gc(self.owner, nil))
+    end
+    self.ptr, self.owner = nil, nil
+end
+
+function Array:__tostring()
+    return self.dtype .. M.shape_text(self.shape)
+end
+
+-- Whether a value is an array.
+function M.is(value)
+    return getmetatable(value) == Array
+end
+
+return M

@@ -1,0 +1,203 @@
+-- Dumps: which files the user means, what arrays they hold, and which array plays which role.
+
+local ffi = require "ffi"
+local fault = require "ghm.fault"
+local mapfile = require "ghm.mapfile"
+local nearest = require "ghm.nearest"
+local posix = require "ghm.posix"
+
+ffi.cdef [[
+typedef struct {
+    size_t count; char **paths; size_t offset; int flags;
+    void *functions[5];
+} ghm_glob;
+int glob(const char *pattern, int flags, void *on_error, ghm_glob *result);
+void globfree(ghm_glob *result);
+]]
+
+local C = ffi.C
+local M = {}
+
+-- The formats, tried in order. A reader has
+--   format             its name
+--   extensions         what its files in a folder are called; a file given by its path is read
+--                      whatever it is called
+--   claims(head)       whether a file that begins with this string is its own
+--   open(file, opts)   mapfile -> list of { name, dtype, shape, n, bytes, stored, offset,
+--                      read() -> array }, list of warnings
+local readers = { require "ghm.npy", require "ghm.npz" }
+
+local extensions, formats = {}, {}
+for k, reader in ipairs(readers) do
+    formats[k] = reader.format
+    for _, extension in ipairs(reader.extensions) do
+        extensions[extension] = true
+    end
+end
+
+-- The usual names of each role's array, tried in this order.
+M.usual = {
+    logits = { "logits", "cls_logits", "cls_score", "cls_scores", "pred_logits", "pred" },
+    target = { "target", "targets", "cls_target", "cls_targets" },
+    labels = { "labels", "gt_labels", "label" },
+    weight = { "label_weights", "label_weight", "weight", "weights" },
+    box_pred = { "bbox_pred", "bbox_preds", "box_pred", "pred" },
+    box_target = { "bbox_target", "bbox_targets", "box_target", "target" },
+    box_weight = { "bbox_weights", "bbox_weight", "box_weight", "label_weights", "label_weight",
+        "weight", "weights" },
+}
+M.roles = { "logits", "target", "labels", "weight", "box_pred", "box_target", "box_weight" }
+
+-- Natural order: a run of digits sorts as the number it is, step_2 before step_10.
+local function natural_key(path)
+    return (path:gsub("%d+", function(digits)
+        local significant = digits:gsub("^0+", "")
+        return ("%04d%s"):format(#significant, significant)
+    end))
+end
+
+local function by_nature(a, b)
+    local ka, kb = natural_key(a), natural_key(b)
+    if ka == kb then
+        return a < b
+    end
+    return ka < kb
+end
+
+local GLOB_ERR, GLOB_NOSPACE, GLOB_ABORTED = 1, 1, 2
+
+-- The paths that a pattern matches, in natural order; nil and the reason when a folder on the way
+-- cannot be read.
+local function expand(pattern)
+    local result = ffi.new "ghm_glob"
+    local code = C.glob(pattern, GLOB_ERR, nil, result)
+    local reason = ffi.errno()
+    local paths = {}
+    for k = 1, code == 0 and tonumber(result.count) or 0 do
+        paths[k] = ffi.string(result.paths[k - 1])
+    end
+    C.globfree(result)
+    if code == GLOB_ABORTED or code == GLOB_NOSPACE then
+        return nil, ffi.string(C.strerror(reason))
+    end
+    table.sort(paths, by_nature)
+    return paths
+end
+
+local function add_folder(files, folder)
+    local all, reason = expand(folder:gsub("[%*%?%[%]\\]", "\\%0"):gsub("/*$", "/*"))
+    if not all then
+        fault.raise("dump", "%s: the folder cannot be read: %s", folder, reason)
+    end
+    local before = #files
+    for _, path in ipairs(all) do
+        if extensions[path:match "%.([^./]*)$"] and not posix.is_folder(path) then
+            files[#files + 1] = path
+        end
+    end
+    if #files == before then
+        fault.raise("dump", "%s: the folder holds no dump, expected %s files", folder,
+            table.concat(formats, " or "))
+    end
+end
+
+-- The paths that one word means: what is called so, else what it matches as a glob.
+local function matches(word)
+    if posix.real_path(word) then
+        return { word }
+    end
+    local paths, reason = expand(word)
+    if not paths or #paths == 0 then
+        fault.raise("dump", "%s: %s, expected a dump file, a folder of them or a glob", word,
+            reason or "no such file")
+    end
+    return paths
+end
+
+-- The files that the user's words mean, in the order of the words: each a file, a glob or a
+-- folder; what a glob or folder holds comes in natural order. Fault "dump" when one matches
+-- nothing. The files are not opened.
+function M.list(words)
+    local files = {}
+    for _, word in ipairs(words) do
+        for _, path in ipairs(matches(word)) do
+            if posix.is_folder(path) then
+                add_folder(files, path)
+            else
+                files[#files + 1] = path
+            end
+        end
+    end
+    return files
+end
+
+local File = {}
+File.__index = File
+
+-- Opens a dump and reads its directory, no data.
+--   opts.check_crc   check the CRC of stored members too when they are read
+-- -> { path, format, names (list, in the file's order), entries (name -> { dtype, shape, n, bytes,
+-- stored = "mapped" | "inflated" | "converted", offset }), warnings (list of lines) }.
+-- Fault "dump": anything malformed, in one line.
+function M.open(path, opts)
+    local file = mapfile.open(path)
+    local head = file:read(0, math.min(file.size, 16))
+    for _, reader in ipairs(readers) do
+        if reader.claims(head) then
+            local self = setmetatable({ path = path, format = reader.format, names = {},
+                entries = {}, cache = {}, source = file }, File)
+            local entries
+            entries, self.warnings = reader.open(file, opts or {})
+            for k, entry in ipairs(entries) do
+                self.names[k] = entry.name
+                self.entries[entry.name] = entry
+            end
+            return self
+        end
+    end
+    return file:refuse(nil, 0, "the first bytes are of no known format, expected %s",
+        table.concat(formats, " or "))
+end
+
+local function no_array(self, name)
+    local near = nearest.find(name, self.names)
+    fault.raise("dump", "%s", (("%s: no array '%s'%s; it holds %s"):format(self.path, name,
+        near and (", did you mean '%s'?"):format(near) or "", table.concat(self.names, ", "))
+        :gsub("%c", "?")))
+end
+
+-- The array of that name, read at the first call and kept until close() or its :free(). Mapped
+-- arrays are read-only and stay valid after close(). Fault "dump": no such array, damaged data, a
+-- file that has shrunk.
+function File:get(name)
+    local entry = self.entries[name] or no_array(self, name)
+    local a = self.cache[name]
+    if not a or not a.ptr then
+        a = entry.read()
+        self.cache[name] = a
+    end
+    return a
+end
+
+-- Closes the file and lets go of its arrays; those in use elsewhere stay valid.
+function File:close()
+    self.source:close()
+    self.cache = {}
+end
+
+-- The name of the array that plays a role (a key of M.usual): `wanted`, the user's own choice, or
+-- else the first usual name that is there; nil when there is none. Fault "dump" when `wanted` is
+-- not in the file.
+function M.role(file, role, wanted)
+    if wanted then
+        return file.entries[wanted] and wanted or no_array(file, wanted)
+    end
+    for _, name in ipairs(assert(M.usual[role], "unknown role")) do
+        if file.entries[name] then
+            return name
+        end
+    end
+    return nil
+end
+
+return M

@@ -1,0 +1,142 @@
+-- Files to read arrays from: bounded reads and checked mappings. `map` is the one place where a
+-- (file, offset, length) becomes a pointer.
+
+local ffi = require "ffi"
+local fault = require "ghm.fault"
+
+-- off_t has 64 bits wherever LuaJIT's pointers have
+ffi.cdef [[
+int open(const char *path, int flags, ...);
+int close(int fd);
+int64_t lseek(int fd, int64_t offset, int whence);
+ssize_t pread(int fd, void *buffer, size_t count, int64_t offset);
+void *mmap(void *where, size_t length, int protection, int flags, int fd, int64_t offset);
+int munmap(void *start, size_t length);
+char *strerror(int code);
+]]
+
+local C = ffi.C
+local M = {}
+
+local READ_ONLY = 0x80800 -- O_RDONLY | O_NONBLOCK | O_CLOEXEC: a FIFO must not make open() wait
+local SEEK_END = 2
+local PROT_READ, MAP_PRIVATE = 1, 2
+local MAP_FAILED = ffi.cast("void *", -1)
+local EMFILE, EISDIR, ESPIPE = 24, 21, 29
+local READ_LIMIT = 2 ^ 24 -- headers and directories; array data is mapped
+
+local File = {}
+File.__index = File
+
+local descriptor = ffi.typeof "struct { int fd; }"
+
+local function close_descriptor(d)
+    C.close(d.fd)
+end
+
+-- Throws fault "dump": one line naming the path, the array and byte (nil: none) and the reason,
+-- a format with its values. Control characters out of a file cannot reach the terminal.
+function File:refuse(array, byte, reason, ...)
+    local where = self.path
+    if array then
+        where = where .. (": array '%s'"):format(#array > 80 and array:sub(1, 77) .. "..." or array)
+    end
+    if byte then
+        where = where .. (": byte %.0f"):format(byte)
+    end
+    local line = where .. ": " .. reason:format(...)
+    fault.raise("dump", "%s", (line:gsub("%c", "?")))
+end
+
+local function reason_text(code)
+    if code == EISDIR then
+        return "is a folder, expected a file"
+    elseif code == ESPIPE then
+        return "is a pipe or terminal, expected a file on disk"
+    end
+    return ffi.string(C.strerror(code))
+end
+
+-- Opens a file for reading -> { path, size }. Fault "dump": missing, unreadable, empty, a folder,
+-- a FIFO. The descriptor is closed by :close() or with the last reference.
+function M.open(path)
+    local self = setmetatable({ path = path }, File)
+    local fd = C.open(path, READ_ONLY)
+    if fd < 0 and ffi.errno() == EMFILE then
+        collectgarbage() -- it does not feel descriptors: those of dropped files may still be open
+        fd = C.open(path, READ_ONLY)
+    end
+    if fd < 0 then
+        self:refuse(nil, nil, "cannot be opened: %s", reason_text(ffi.errno()))
+    end
+    self.descriptor = ffi.gc(descriptor(fd), close_descriptor)
+    local got = C.pread(fd, ffi.new "char[1]", 1, 0) -- tells folders and pipes from files
+    local code = ffi.errno()
+    self.size = tonumber(C.lseek(fd, 0, SEEK_END))
+    if got < 0 then
+        self:refuse(nil, nil, "%s", reason_text(code))
+    elseif got == 0 or self.size <= 0 then
+        self:refuse(nil, nil, "is empty, expected a dump")
+    end
+    return self
+end
+
+-- Refuses a range outside the file, and a file that has become shorter than it was when opened:
+-- touching a mapping beyond the end would kill the process.
+local function check_range(self, offset, length, array)
+    if not self.descriptor then
+        error("the file is closed", 3)
+    elseif not (offset >= 0 and length >= 0 and offset <= self.size
+        and length <= self.size - offset) then
+        self:refuse(array, offset, "%.0f bytes expected, the file ends at byte %.0f",
+            length, self.size)
+    end
+    local now = tonumber(C.lseek(self.descriptor.fd, 0, SEEK_END))
+    if now < self.size then
+        self:refuse(array, nil, "the file shrank from %.0f to %.0f bytes while it was read",
+            self.size, now)
+    end
+end
+
+-- `length` bytes (at most 16 MiB) from `offset` as a string. Fault "dump" outside the file.
+function File:read(offset, length, array)
+    check_range(self, offset, length, array)
+    assert(length <= READ_LIMIT, "array data is mapped, not read")
+    local buffer, done = ffi.new("uint8_t[?]", length), 0
+    while done < length do
+        local got = tonumber(C.pread(self.descriptor.fd, buffer + done, length - done,
+            offset + done))
+        if got <= 0 then
+            self:refuse(array, offset + done, "cannot be read: %s",
+                got < 0 and reason_text(ffi.errno()) or "the file ends here")
+        end
+        done = done + got
+    end
+    return ffi.string(buffer, length)
+end
+
+-- A read-only uint8_t pointer to `length` bytes at `offset`, and its owner: while that is
+-- referenced the memory stays mapped, also after close(). Fault "dump" outside the file.
+function File:map(offset, length, array)
+    check_range(self, offset, length, array)
+    if not self.mapping then
+        local size = self.size
+        local start = C.mmap(nil, size, PROT_READ, MAP_PRIVATE, self.descriptor.fd, 0)
+        if start == MAP_FAILED then
+            self:refuse(array, nil, "cannot be mapped: %s", reason_text(ffi.errno()))
+        end
+        self.mapping = ffi.gc(start, function(p) -- holds the size only: it must not hold p
+            C.munmap(p, size)
+        end)
+    end
+    return ffi.cast("uint8_t *", self.mapping) + offset, self.mapping
+end
+
+function File:close()
+    if self.descriptor then
+        close_descriptor(ffi.gc(self.descriptor, nil))
+    end
+    self.descriptor, self.mapping = nil, nil
+end
+
+return M

@@ -1,0 +1,217 @@
+-- The .npy format 1.0, 2.0, 3.0: a magic string, a Python dict literal, the elements.
+
+local ffi = require "ffi"
+local array = require "ghm.array"
+
+local M = { format = "npy", extensions = { "npy" } }
+
+local MAGIC = "\147NUMPY"
+local HEADER_LIMIT = 10000 -- NumPy's own
+
+-- Whether a file that begins with the string `head` is of this format.
+function M.claims(head)
+    return head:sub(1, #MAGIC) == MAGIC
+end
+
+-- 'descr' of NumPy -> dtype, whether its bytes are in big-endian order; refuses other types.
+local function read_descr(descr, refuse)
+    local order, kind = descr:match "^([<>|=])(%l%d)$"
+    if descr:find "O" then
+        refuse("object elements are refused: reading them could run code")
+    elseif not order or not array.itemsize[kind] then
+        refuse("dtype '%s' is not read, expected one of %s with '<' or '>'", descr:sub(1, 40),
+            table.concat(array.dtypes, " "):gsub("bf16 ", ""))
+    elseif order == "|" and array.itemsize[kind] > 1 then
+        refuse("dtype '%s' has no byte order", descr)
+    end
+    return kind, order == ">"
+end
+
+-- The inside of a tuple of integers -> list.
+local function read_shape(text, refuse)
+    local shape, rest = {}, text:gsub("%s+", "")
+    while rest ~= "" do
+        local digits, comma, more = rest:match "^(%d+)L?(,?)(.*)$"
+        if not digits or digits:find "^0%d" or comma == "" and (more ~= "" or #shape == 0) then
+            refuse("shape (%s) is no tuple of counts", text:sub(1, 60))
+        elseif #digits > 16 or tonumber(digits) > 2 ^ 53 then
+            refuse("dimension %s is beyond 2^53", digits:sub(1, 40))
+        end
+        shape[#shape + 1], rest = tonumber(digits), more
+    end
+    return shape
+end
+
+-- The three values that a header may hold, as patterns that end behind the value.
+local values = {
+    descr = { "^'([^'\\]*)'()", '^"([^"\\]*)"()', "^(%[)()" },
+    fortran_order = { "^(True)()", "^(False)()" },
+    shape = { "^%(([^()]*)%)()" },
+}
+
+-- The dict literal -> { descr, fortran_order, shape } as texts.
+local function read_dict(text, refuse)
+    local found = {}
+    local at = text:match "^%s*{%s*()"
+    while at and not text:find("^}", at) do
+        local key, start = text:match("^['\"]([%w_]+)['\"]%s*:%s*()", at)
+        if not key then
+            break
+        elseif not values[key] or found[key] then
+            refuse("header key '%s' %s, expected descr, fortran_order, shape once each",
+                key:sub(1, 40), found[key] and "occurs twice" or "is unknown")
+        end
+        local value, stop
+        for _, pattern in ipairs(values[key]) do
+            if not value then
+                value, stop = text:match(pattern, start)
+            end
+        end
+        if not value then
+            refuse("header key '%s' has no value that is understood", key)
+        elseif value == "[" then
+            refuse("structured elements are not read, expected plain numbers")
+        end
+        found[key] = value
+        at = text:match("^%s*,%s*()", stop) or text:match("^%s*()}", stop)
+    end
+    if not at or not text:find("^}%s*$", at) then
+        refuse("the header is no dict literal of descr, fortran_order, shape")
+    end
+    for _, key in ipairs { "descr", "fortran_order", "shape" } do
+        if not found[key] then
+            refuse("header key '%s' is missing", key)
+        end
+    end
+    return found
+end
+
+-- Reads a header.
+--   take(n)             the next n bytes as a string; refuses by itself when there are fewer
+--   size                bytes of header and elements together
+--   refuse(reason, ...) throws; called for everything that is malformed
+-- -> { dtype, shape, n, bytes (of the elements), start (bytes of the header), swapped, fortran }
+function M.header(take, size, refuse)
+    local lead = take(8)
+    local major, minor = lead:byte(7, 8)
+    if not M.claims(lead) then
+        refuse("no .npy magic, expected \\x93NUMPY")
+    elseif minor ~= 0 or major < 1 or major > 3 then
+        refuse("version %d.%d of .npy, expected 1.0, 2.0 or 3.0", major, minor)
+    end
+    local width = major == 1 and 2 or 4
+    local length, digits = 0, take(width)
+    for k = width, 1, -1 do
+        length = length * 256 + digits:byte(k)
+    end
+    local start = 8 + width + length
+    if length > HEADER_LIMIT then
+        refuse("a header of %.0f bytes, expected at most %d", length, HEADER_LIMIT)
+    elseif start > size then
+        refuse("a header of %.0f bytes in a file with %.0f left", length, size - 8 - width)
+    end
+    local dict = read_dict(take(length), refuse)
+    local info = { start = start, fortran = dict.fortran_order == "True" }
+    info.dtype, info.swapped = read_descr(dict.descr, refuse)
+    info.shape = read_shape(dict.shape, refuse)
+    local itemsize = array.itemsize[info.dtype]
+    info.n = array.count(info.shape)
+    if not info.n or info.n > 2 ^ 53 / itemsize then
+        refuse("shape %s has more than 2^53 bytes", array.shape_text(info.shape):sub(1, 60))
+    end
+    info.bytes = info.n * itemsize
+    if info.bytes > size - start then
+        refuse("%s%s takes %.0f bytes, %.0f are there", info.dtype,
+            array.shape_text(info.shape), info.bytes, size - start)
+    end
+    info.swapped = info.swapped and itemsize > 1
+    return info
+end
+
+-- How the elements at an offset of a file come to the user: "mapped" where they lie, or
+-- "converted" into a copy (byte order, Fortran order, alignment).
+function M.stored(info, offset)
+    local aligned = offset % array.itemsize[info.dtype] == 0
+    return aligned and not info.swapped and not info.fortran and "mapped" or "converted"
+end
+
+-- Copies elements into C order and this machine's byte order.
+local function rearrange(info, source, target)
+    local size, rank = array.itemsize[info.dtype], #info.shape
+    local flip = info.swapped and size - 1 or 0 -- byte b of an element comes from byte b xor flip
+    local strides, index, stride = {}, {}, 1
+    for d = 1, rank do -- in Fortran order the first index runs fastest
+        strides[d], index[d], stride = stride, 0, stride * info.shape[d]
+    end
+    local from = 0
+    for k = 0, info.n - 1 do
+        local s, t = source + (info.fortran and from or k) * size, target + k * size
+        for b = 0, size - 1 do
+            t[b] = s[bit.bxor(b, flip)]
+        end
+        local d = info.fortran and rank or 0
+        while d > 0 do -- the next index in C order, as an odometer
+            index[d], from = index[d] + 1, from + strides[d]
+            if index[d] < info.shape[d] then
+                break
+            end
+            index[d], from = 0, from - info.shape[d] * strides[d]
+            d = d - 1
+        end
+    end
+end
+
+-- The array whose elements begin at ptr (uint8_t pointer): a view kept alive by owner when
+-- stored is "mapped", else a new array.
+function M.array(info, ptr, owner, stored)
+    if info.n == 0 then
+        return array.new(info.dtype, info.shape)
+    elseif stored == "mapped" then
+        return array.view(ptr, info.dtype, info.shape, owner)
+    end
+    local a = array.new(info.dtype, info.shape)
+    local target = ffi.cast("uint8_t *", a.ptr)
+    if info.swapped or info.fortran then
+        rearrange(info, ptr, target)
+    else
+        ffi.copy(target, ptr, info.bytes)
+    end
+    return a
+end
+
+-- An entry for an array that lies uncompressed in `file` (mapfile), its header at byte `at`, with
+-- `size` bytes in all: { name, dtype, shape, n, bytes, stored, offset, start, read() -> array }.
+function M.entry(file, name, at, size)
+    local taken = 0
+    local function refuse(reason, ...)
+        file:refuse(name, at + taken, reason, ...)
+    end
+    local info = M.header(function(n)
+        if n > size - taken then
+            refuse("%d bytes of header expected, %.0f are left", n, size - taken)
+        end
+        taken = taken + n
+        return file:read(at + taken - n, n, name)
+    end, size, refuse)
+    local offset = at + info.start
+    local stored = M.stored(info, offset)
+    return {
+        name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
+        stored = stored, offset = offset, start = info.start,
+        read = function()
+            local ptr, owner = file:map(offset, info.bytes, name)
+            return M.array(info, ptr, owner, stored)
+        end,
+    }
+end
+
+-- The reader of a lone .npy -> list of one entry, named by the file's stem; list of warnings.
+function M.open(file)
+    local base = file.path:match "[^/]*$"
+    local entry = M.entry(file, base:match "^(.+)%.[^.]*$" or base, 0, file.size)
+    local trailing = file.size - entry.offset - entry.bytes
+    local warning = trailing > 0 and ("%.0f bytes after the array are ignored"):format(trailing)
+    return { entry }, { warning or nil }
+end
+
+return M

@@ -1,0 +1,118 @@
+-- The .npz format: a zip archive of .npy members, stored or deflated.
+
+local ffi = require "ffi"
+local array = require "ghm.array"
+local inflate = require "ghm.inflate"
+local npy = require "ghm.npy"
+local zip = require "ghm.zip"
+
+local M = { format = "npz", extensions = { "npz" } }
+
+-- Whether a file that begins with the string `head` is of this format (an empty archive too).
+function M.claims(head)
+    return head:sub(1, 4) == "PK\3\4" or head:sub(1, 4) == "PK\5\6"
+end
+
+-- The directory's size must be what the array's header says, so that a reader never inflates
+-- more than the array takes.
+local function check_size(file, name, member, start, bytes)
+    if start + bytes ~= member.size then
+        file:refuse(name, member.offset, "%.0f bytes by the zip directory, %.0f by its own header",
+            member.size, start + bytes)
+    end
+end
+
+local function check_crc(file, name, member, crc)
+    if crc ~= member.crc then
+        file:refuse(name, member.offset, "CRC-32 %08x, expected %08x: the data is damaged",
+            crc, member.crc)
+    end
+end
+
+-- Turns the failure of stream:read or stream:finish into a fault.
+local function checked(file, name, member, ok, reason)
+    if not ok then
+        file:refuse(name, member.offset, "cannot be inflated: %s", reason)
+    end
+end
+
+local function stored_entry(file, name, member, opts)
+    local entry = npy.entry(file, name, member.offset, member.size)
+    check_size(file, name, member, entry.start, entry.bytes)
+    local read = entry.read
+    function entry.read()
+        if opts.check_crc then
+            local ptr = file:map(member.offset, member.size, name)
+            check_crc(file, name, member, inflate.crc32(0, ptr, member.size))
+        end
+        return read()
+    end
+    return entry
+end
+
+-- Opens the member's stream and reads the array's header from it, nothing more.
+local function open_stream(file, name, member)
+    local ptr, owner = file:map(member.offset, member.packed, name)
+    local stream = inflate.open(ptr, member.packed, owner)
+    local taken = 0
+    local info = npy.header(function(n)
+        if n > member.size - taken then
+            file:refuse(name, member.offset, "a member of %.0f bytes ends inside the .npy header",
+                member.size)
+        end
+        taken = taken + n
+        local buffer = ffi.new("uint8_t[?]", n)
+        checked(file, name, member, stream:read(buffer, n))
+        return ffi.string(buffer, n)
+    end, member.size, function(reason, ...)
+        file:refuse(name, member.offset, reason, ...)
+    end)
+    return stream, info
+end
+
+local function inflated_entry(file, name, member)
+    local stream, info = open_stream(file, name, member)
+    stream:close()
+    check_size(file, name, member, info.start, info.bytes)
+    return {
+        name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
+        stored = "inflated", offset = member.offset,
+        read = function()
+            local again = open_stream(file, name, member)
+            local a = array.new(info.dtype, info.shape)
+            local data = ffi.cast("uint8_t *", a.ptr)
+            checked(file, name, member, again:read(data, info.bytes))
+            checked(file, name, member, again:finish())
+            check_crc(file, name, member, again.crc)
+            again:close()
+            if npy.stored(info, 0) == "mapped" then
+                return a
+            end
+            local ordered = npy.array(info, data, a, "converted")
+            a:free()
+            return ordered
+        end,
+    }
+end
+
+-- The reader -> list of entries as npy.entry makes them, list of warnings.
+-- opts.check_crc: check stored members too when they are read.
+function M.open(file, opts)
+    local entries, warnings = {}, {}
+    for _, member in ipairs(zip.members(file)) do
+        local name = member.name:match "^(.+)%.npy$"
+        if not name then
+            warnings[#warnings + 1] = ("member '%s' is no .npy and is ignored"):format(member.name)
+        elseif member.method == 0 then
+            entries[#entries + 1] = stored_entry(file, name, member, opts)
+        else
+            entries[#entries + 1] = inflated_entry(file, name, member)
+        end
+    end
+    if #entries == 0 then
+        file:refuse(nil, nil, "an archive without .npy members, expected arrays")
+    end
+    return entries, warnings
+end
+
+return M
