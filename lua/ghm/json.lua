@@ -252,7 +252,8 @@ local function read_number(s, i)
     local x = tonumber(s:sub(i, stop - 1))
     if math.abs(x) == math.huge then
         refuse(i, "the number is too large for a double")
-    elseif not fraction and not exponent and math.abs(x) > 2 ^ 53 then
+    elseif not fraction and not exponent
+        and (math.abs(x) > 2 ^ 53 or ("%.0f"):format(x) ~= s:sub(i, stop - 1)) then
         refuse(i, "the integer is beyond 2^53 and would be rounded")
     end
     return x, stop
