@@ -47,8 +47,8 @@ local function small_float(mantissa)
         end
         local sign = (v < 0 or 1 / v < 0) and 0x8000 or 0
         local size = math.abs(v)
-        if size == math.huge then
-            return sign + top * one
+        if size == 0 or size == math.huge then
+            return sign + (size == 0 and 0 or top * one)
         end
         local _, exponent = math.frexp(size)
         exponent = math.max(exponent - 1, 1 - bias)
@@ -97,19 +97,16 @@ Array.__index = Array
 
 -- Number of elements of a shape, or nil when a dimension is no count or the product passes 2^53.
 function M.count(shape)
-    local n = 1
+    local n, empty = 1, false
     for _, dim in ipairs(shape) do
         if not (dim >= 0 and dim <= LARGEST and dim == math.floor(dim)) then
             return nil
-        elseif dim == 0 or n == 0 then
-            n = 0 -- one empty dimension empties the array, however long the others
-        elseif n > LARGEST / dim then
-            return nil
-        else
-            n = n * dim
         end
+        empty = empty or dim == 0
+        n = n <= LARGEST / dim and n * dim or math.huge
     end
-    return n
+    -- one empty dimension empties the array, however long the others
+    return empty and 0 or n <= LARGEST and n or nil
 end
 
 function M.shape_text(shape)
@@ -176,24 +173,40 @@ function M.from(list, dtype, shape)
     return shape and a:reshape(shape) or a
 end
 
-local function check(self, i)
+local function check_alive(self)
     if not self.ptr then
         error("the array was freed", 3)
-    elseif not (i >= 0 and i < self.n) then
+    end
+end
+
+local function check_index(self, i)
+    if not (i >= 0 and i < self.n) then
         error(("element %s of %s, counted from 0"):format(tostring(i), tostring(self)), 3)
     end
 end
 
 -- Element i, flat and 0-based, as a plain number; 64-bit integers beyond 2^53 are rounded.
 function Array:get(i)
-    check(self, i)
+    check_alive(self)
+    check_index(self, i)
     return kinds[self.dtype].decode(self.ptr[i])
 end
 
 -- Stores v, rounded to nearest even for floats. Fault "usage" where an integer dtype cannot hold v.
 function Array:set(i, v)
-    check(self, i)
+    check_alive(self)
+    check_index(self, i)
     self.ptr[i] = kinds[self.dtype].encode(v)
+end
+
+-- The place of the flat element i: list of 0-based indices, one for each axis.
+function Array:place(i)
+    local indices = {}
+    for axis = #self.shape, 1, -1 do
+        indices[axis] = i % self.shape[axis]
+        i = math.floor(i / self.shape[axis])
+    end
+    return indices
 end
 
 -- Nested lists of plain numbers in the array's shape; a number for a scalar.
@@ -216,6 +229,7 @@ end
 -- A new array of the same values in another dtype. Floats round to nearest even and overflow to
 -- infinity; fault "usage" where an integer dtype cannot hold a value.
 function Array:convert(dtype)
+    check_alive(self)
     local copy = M.new(dtype, self.shape)
     if dtype == self.dtype then
         ffi.copy(copy.ptr, self.ptr, self.n * M.itemsize[dtype])
@@ -231,6 +245,7 @@ end
 
 -- A view of the same memory in another shape of as many elements, else fault "usage".
 function Array:reshape(shape)
+    check_alive(self)
     if M.count(shape) ~= self.n then
         fault.raise("usage", "cannot reshape %s to %s: %.0f elements", tostring(self),
             M.shape_text(shape), self.n)
@@ -241,6 +256,7 @@ end
 -- One pass over the elements -> { min, max, mean (over finite elements, nil without any), zeros,
 -- nonfinite (NaN and infinities), first_nonfinite (flat, 0-based, or nil) }.
 function Array:summary()
+    check_alive(self)
     local decode, ptr = kinds[self.dtype].decode, self.ptr
     local min, max, sum = math.huge, -math.huge, 0
     local zeros, nonfinite, first = 0, 0, -1

@@ -85,7 +85,8 @@ local function expand(pattern)
 end
 
 local function add_folder(files, folder)
-    local all, reason = expand(folder:gsub("[%*%?%[%]\\]", "\\%0"):gsub("/*$", "/*"))
+    local pattern = folder:gsub("/+$", ""):gsub("[%*%?%[%]\\]", "\\%0") .. "/*"
+    local all, reason = expand(pattern)
     if not all then
         fault.raise("dump", "%s: the folder cannot be read: %s", folder, reason)
     end
@@ -198,6 +199,32 @@ function M.role(file, role, wanted)
         end
     end
     return nil
+end
+
+-- Reads a whole dump, every CRC checked, one array at a time -> { path, format, warnings, arrays =
+-- list of { name, dtype, shape, n, bytes, stored, roles (list), and what array:summary gives, but
+-- first_nonfinite as one index for each axis } }. Fault "dump".
+function M.inspect(path)
+    local file = M.open(path, { check_crc = true })
+    local rows = {}
+    for k, name in ipairs(file.names) do
+        local entry, a = file.entries[name], file:get(name)
+        local row = a:summary()
+        row.first_nonfinite = row.first_nonfinite and a:place(row.first_nonfinite)
+        a:free() -- before the next one is inflated
+        for _, key in ipairs { "name", "dtype", "shape", "n", "bytes", "stored" } do
+            row[key] = entry[key]
+        end
+        row.roles = {}
+        for _, role in ipairs(M.roles) do
+            if M.role(file, role) == name then
+                table.insert(row.roles, role)
+            end
+        end
+        rows[k] = row
+    end
+    file:close()
+    return { path = path, format = file.format, warnings = file.warnings, arrays = rows }
 end
 
 return M
