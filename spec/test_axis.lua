@@ -87,8 +87,8 @@ _G.TestNearest = TestNearest
 
 function TestNearest.test_near_words_are_suggested_and_far_ones_are_not()
     local known = { "bins", "momentum", "mu", "loss_weight" }
-    for typed, meant in pairs { binz = "bins", bin = "bins", momentun = "momentum", mom = "momentum",
-        lossweight = "loss_weight", Bins = "bins", bnis = "bins" } do
+    for typed, meant in pairs { binz = "bins", bin = "bins", momentun = "momentum",
+        mom = "momentum", lossweight = "loss_weight", Bins = "bins", bnis = "bins" } do
         lu.assertEquals(nearest.find(typed, known), meant)
     end
     lu.assertNil(nearest.find("temperature", known))
@@ -100,7 +100,8 @@ _G.TestText = TestText
 
 function TestText.test_numbers_are_short()
     for _, case in ipairs { { 0, "0" }, { 999, "999" }, { 999.9, "1.00 k" },
-        { 12400000, "12.4 M" }, { -5000, "-5.00 k" }, { 0 / 0, "nan" }, { -math.huge, "-inf" }, { 0.25, "0.25" } } do
+        { 12400000, "12.4 M" }, { -5000, "-5.00 k" },
+        { 0 / 0, "nan" }, { -math.huge, "-inf" }, { 0.25, "0.25" } } do
         lu.assertEquals(text.number(case[1]), case[2])
     end
     lu.assertEquals(text.bytes(1500), "1.50 kB")

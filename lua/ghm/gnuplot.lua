@@ -44,9 +44,10 @@ local function on_scale(f)
 end
 
 -- A gnuplot string. Single quotes, because double ones run what stands in backticks; control
--- characters would end the line and begin a command.
+-- characters would end the line and begin a command; gnuplot reads a doubled quote as an escape
+-- only inside a string, not at its start, so a quote becomes an apostrophe.
 local function quoted(s)
-    return "'" .. text.one_line(tostring(s)):gsub("'", "''") .. "'"
+    return "'" .. text.one_line(tostring(s)):gsub("'", "’") .. "'"
 end
 
 local function drawable(v, log)
@@ -238,7 +239,7 @@ local function one_plot(figure, blocks, commands, key, points, font)
 end
 
 -- The .gp file -> its text, whether anything is drawn.
-local function script(name, figure, blocks, formats)
+local function script(figure, blocks, formats)
     local width, height = figure.width or 860, figure.height or 460
     local commands, drawn = {}, false
     if figure.panels then
@@ -257,16 +258,12 @@ local function script(name, figure, blocks, formats)
     else
         drawn = one_plot(figure, blocks, commands, figure.key or "outside right", width - 70, 15)
     end
-    local size = ("%d,%d"):format(width, height)
     return ([[
-# Draws %s from %s beside it. Run: gnuplot %s
+# Draws the .tsv file beside this script: gnuplot THIS_FILE.gp, from any folder.
 reset
 set encoding utf8
-here = ARG0
-while (strlen(here) > 0 && here[strlen(here):strlen(here)] ne '/') {
-    here = here[1:strlen(here) - 1]
-}
-data = here . %s
+base = ARG0[1:strlen(ARG0) - 3] # no name stands here, so the files can be moved and renamed
+data = base . '.tsv'
 set border 3 lc rgb '#444444' lw 1
 set tics nomirror out scale 0.5, 0.25 tc rgb '#333333'
 set grid ytics lt 1 lc rgb '#E0E0E0' lw 0.7
@@ -275,7 +272,7 @@ set key Left reverse samplen 2.2 spacing 1.25 noenhanced
 set tmargin 3
 do for [format in %s] {
     if (format eq 'svg') {
-        set terminal svg size %s font 'sans-serif,13' background '#FFFFFF' dynamic
+        set terminal svg size %d,%d font 'sans-serif,13' background '#FFFFFF' dynamic
     }
     if (format eq 'png') { # twice the size, for screens of high density
         set terminal pngcairo size %d,%d font 'sans,10' fontscale 2 linewidth 2 pointscale 2
@@ -283,13 +280,12 @@ do for [format in %s] {
     if (format eq 'pdf') {
         set terminal pdfcairo size %.3gin,%.3gin font 'sans,10' linewidth 1 pointscale 0.6
     }
-    set output here . %s . format
+    set output base . '.' . format
 %s
     unset output
 }
-]]):format(table.concat(formats, ", "), name .. ".tsv", name .. ".gp", quoted(name .. ".tsv"),
-        quoted(table.concat(formats, " ")), size, 2 * width, 2 * height, width / 96, height / 96,
-        quoted(name .. "."), table.concat(commands, "\n")), drawn
+]]):format(quoted(table.concat(formats, " ")), width, height, 2 * width, 2 * height, width / 96,
+        height / 96, table.concat(commands, "\n")), drawn
 end
 
 -- See the top of the file.
@@ -304,7 +300,7 @@ function M.draw(path_base, figure, formats)
     end
     local name = text.one_line(path_base:match "[^/]*$")
     local blocks = {}
-    local program, drawn = script(name, figure, blocks, wanted)
+    local program, drawn = script(figure, blocks, wanted)
     posix.write_file(path_base .. ".tsv", table.concat(blocks, "\n\n\n") .. "\n")
     posix.write_file(path_base .. ".gp", program)
     if not drawn then

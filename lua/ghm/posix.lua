@@ -33,7 +33,7 @@ end
 -- Runs a shell command -> its output without the last line ends, its exit status.
 -- The status is printed by the shell, because LuaJIT's popen():close() always says true.
 function M.capture(command)
-    local pipe = assert(io.popen("{ " .. command .. "\n}; printf '\\n%d' $?", "r"))
+    local pipe = assert(io.popen("( " .. command .. "\n); printf '\\n%d' $?", "r"))
     local all = pipe:read "*a"
     pipe:close()
     local output, status = all:match "^(.*)\n(%d+)$"

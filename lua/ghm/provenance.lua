@@ -12,7 +12,7 @@ local M = {}
 -- The SHA-256 of a file, by coreutils; nil where the file or the program is missing.
 function M.sha256(path)
     -- read as standard input: sha256sum marks names with backslashes or newlines in its output
-    local output, status = posix.capture("sha256sum < " .. posix.quote(path) .. " 2>/dev/null")
+    local output, status = posix.capture("{ sha256sum <" .. posix.quote(path) .. "; } 2>/dev/null")
     return status == 0 and output:match "^%x+" or nil
 end
 

@@ -121,8 +121,8 @@ local function power_of_ten(k, signs)
     return "10" .. tostring(k):gsub(".", superscript)
 end
 
--- Labels of the y axis by row. Row r (0 is the top, above the bars) begins where height - r rows
--- of bars end; a label stands in the row that begins nearest to its value.
+-- Labels of the y axis by row, each in the row whose lower side is nearest to its value. Rows
+-- count from the top of the bars, 1 to height; row 0 lies above them, for the end of the axis.
 local function y_labels(bottom, top, height, log, signs)
     local labels = {}
     local step = log and math.ceil((top - bottom) / (height / 2)) or round_step(top - bottom)

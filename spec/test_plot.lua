@@ -1,0 +1,246 @@
+-- Figures by gnuplot and plots made of letters.
+
+local lu = require "luaunit"
+local fault = require "ghm.fault"
+local gnuplot = require "ghm.gnuplot"
+local posix = require "ghm.posix"
+local termplot = require "ghm.termplot"
+local text = require "ghm.text"
+
+local folder
+
+local function contents(path)
+    local file = assert(io.open(path, "rb"), path)
+    local all = file:read "*a"
+    file:close()
+    return all
+end
+
+local function steps(label, edges, values)
+    return { label = label, x = edges, y = values, style = "steps" }
+end
+
+local function figure()
+    return {
+        title = "density", xlabel = "g", ylabel = "GD", ylog = true, xrange = { 0, 1 },
+        series = {
+            steps("M = 4", { 0, 0.25, 0.5, 0.75, 1 }, { 100, 0, 0 / 0, 3 }),
+            { label = "exact", x = { 0, 0.5, 1 }, y = { 90, 5, 2 }, style = "reference" },
+        },
+    }
+end
+
+local function need_gnuplot()
+    local _, missing = posix.capture "command -v gnuplot"
+    if missing ~= 0 then
+        lu.skip "gnuplot is not installed: apt-get install gnuplot-nox"
+    end
+end
+
+local TestGnuplot = {}
+_G.TestGnuplot = TestGnuplot
+
+function TestGnuplot.setUp()
+    folder = os.tmpname()
+    os.remove(folder)
+    assert(posix.make_folder(folder))
+end
+
+function TestGnuplot.tearDown()
+    posix.capture("rm -rf " .. posix.quote(folder))
+end
+
+function TestGnuplot.test_every_format_is_drawn()
+    need_gnuplot()
+    local base = folder .. "/density"
+    local images, reason = gnuplot.draw(base, figure(), { svg = true, png = true, pdf = true,
+        term = true })
+    lu.assertEquals(images, { base .. ".svg", base .. ".png", base .. ".pdf" }, reason)
+    lu.assertStrContains(contents(images[1]), "<svg")
+    lu.assertStrContains(contents(images[1]), "M = 4")
+    lu.assertEquals(contents(images[2]):sub(2, 4), "PNG")
+    lu.assertEquals(contents(images[3]):sub(1, 5), "%PDF-")
+end
+
+function TestGnuplot.test_png_has_twice_the_points()
+    need_gnuplot()
+    local plot = figure()
+    plot.width, plot.height = 400, 300
+    local images = assert(gnuplot.draw(folder .. "/small", plot, { "png" }))
+    -- the header's width and height: big-endian words at bytes 17 and 21
+    lu.assertEquals(contents(images[1]):sub(17, 24), "\0\0\3\32\0\0\2\88")
+end
+
+function TestGnuplot.test_steps_stand_on_edges_and_empty_regions_are_gaps()
+    gnuplot.draw(folder .. "/d", figure(), {})
+    lu.assertEquals(contents(folder .. "/d.tsv"),
+        "# M = 4\n0\t100\n0.25\t100\n\n0.75\t3\n1\t3\n\n\n# exact\n0\t90\n0.5\t5\n1\t2\n")
+end
+
+function TestGnuplot.test_zero_is_no_gap_on_a_linear_axis()
+    local plot = figure()
+    plot.ylog = false
+    gnuplot.draw(folder .. "/d", plot, {})
+    lu.assertStrContains(contents(folder .. "/d.tsv"), "0.25\t0\n0.5\t0\n\n0.75")
+end
+
+function TestGnuplot.test_script_runs_from_any_folder_by_itself()
+    need_gnuplot()
+    local base = folder .. "/it's"
+    assert(gnuplot.draw(base, figure(), { "svg" }))
+    os.remove(base .. ".svg")
+    local _, status = posix.capture("cd / && gnuplot " .. posix.quote(base .. ".gp"))
+    lu.assertEquals(status, 0)
+    lu.assertStrContains(contents(base .. ".svg"), "<svg")
+    local name = posix.quote "./it's.gp"
+    os.remove(base .. ".svg")
+    _, status = posix.capture("cd " .. posix.quote(folder) .. " && gnuplot " .. name)
+    lu.assertEquals(status, 0)
+    lu.assertStrContains(contents(base .. ".svg"), "<svg")
+end
+
+function TestGnuplot.test_text_runs_no_command_and_breaks_no_script()
+    need_gnuplot()
+    local trap = folder .. "/trap"
+    for _, nasty in ipairs {
+        "`touch " .. trap .. "`", "$(touch " .. trap .. ")", "x\nsystem('touch " .. trap .. "')",
+        "x\r!touch " .. trap, "'; system('touch " .. trap .. "'); '", "} # { ''", "\\", "'", '"',
+        "100 % %s %d", "@trap", "a_b^c{d}", "''", "' '",
+        "x'\nset output '" .. trap .. "'\n", "\0\27[31m" } do
+        local plot = figure()
+        plot.title, plot.xlabel, plot.ylabel = nasty, nasty, nasty
+        plot.series[1].label = nasty
+        plot.marks = { { x = 0.5, label = nasty }, { y = 5, label = nasty } }
+        for _, whole in ipairs { plot, { title = nasty, panels = { plot, plot } } } do
+            local images, reason = gnuplot.draw(folder .. "/d", whole, { "svg" })
+            lu.assertNotNil(images, ("%q: %s"):format(nasty, tostring(reason)))
+            lu.assertNil(io.open(trap), nasty)
+        end
+    end
+end
+
+function TestGnuplot.test_panels_with_nothing_in_them_are_drawn()
+    need_gnuplot()
+    local empty = { title = "empty", ylog = true, series = { steps("x", { 0, 1 }, { 0 }) } }
+    lu.assertNotNil((gnuplot.draw(folder .. "/d", { panels = { figure(), empty, figure() } },
+        { "svg" })))
+end
+
+function TestGnuplot.test_awkward_data_are_drawn()
+    need_gnuplot()
+    local cases = {
+        { series = { { x = { 1 }, y = { 5 } } } },
+        { series = { { x = { 1, 2 }, y = { 5, 5 }, style = "points" } } },
+        { series = { { x = { 1, 2 }, y = { 1e-300, 1e300 } } }, ylog = true },
+        { series = { { x = { 1, 2 }, y = { 3, 4 }, style = "linespoints", dash = true } } },
+        { series = { { x = { 1, 10, 100 }, y = { 1, nil, 2 } } }, xlog = true },
+        { series = { { x = { 0, 1, 2 }, y = { 3e6, 5e6 }, style = "boxes" } }, key = "below" },
+        { series = { { x = { -1, 1 }, y = { -5, math.huge } } }, key = "inside" },
+    }
+    for i, plot in ipairs(cases) do
+        local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg", "png" })
+        lu.assertNotNil(images, i .. ": " .. tostring(reason))
+    end
+end
+
+function TestGnuplot.test_nothing_to_draw_is_said_and_leaves_no_image()
+    local plot = { series = { steps("x", { 0, 1 }, { 0 / 0 }) } }
+    local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg" })
+    lu.assertNil(images)
+    lu.assertStrContains(reason, "can be drawn")
+    lu.assertNil(io.open(folder .. "/d.svg"))
+end
+
+function TestGnuplot.test_without_gnuplot_data_and_script_remain()
+    local path = folder .. "/lone.lua"
+    posix.write_file(path, ("package.path = %q\n"):format(package.path) .. ([[
+        local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
+        print(require("ghm.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
+    local said = posix.capture(("L=$(command -v luajit); PATH=/nothing; $L %s 2>&1"):format(
+        posix.quote(path)))
+    lu.assertEquals(said, "nil\tgnuplot is not installed: apt-get install gnuplot-nox")
+    lu.assertStrContains(contents(folder .. "/d.tsv"), "1\t2")
+    lu.assertStrContains(contents(folder .. "/d.gp"), "plot data")
+end
+
+function TestGnuplot.test_failure_of_gnuplot_is_seen_and_leaves_no_image()
+    local path = folder .. "/gnuplot"
+    posix.write_file(path, "#!/bin/sh\necho half > " .. folder .. "/d.svg\necho 'line 3: no'\n"
+        .. "exit 1\n")
+    posix.capture("chmod +x " .. posix.quote(path))
+    local script = folder .. "/lone.lua"
+    posix.write_file(script, ("package.path = %q\n"):format(package.path) .. ([[
+        local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
+        print(require("ghm.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
+    local said = posix.capture(("PATH=%s:$PATH luajit %s 2>&1"):format(posix.quote(folder),
+        posix.quote(script)))
+    lu.assertEquals(said, "nil\tgnuplot could not draw 'd': line 3: no")
+    lu.assertNil(io.open(folder .. "/d.svg"))
+end
+
+function TestGnuplot.test_folder_that_cannot_be_written_is_a_fault()
+    local ok, problem = pcall(gnuplot.draw, folder .. "/missing/d", figure(), { "svg" })
+    lu.assertFalse(ok)
+    lu.assertEquals(fault.exit_code(problem), 1)
+end
+
+local TestTermplot = {}
+_G.TestTermplot = TestTermplot
+
+local function lines_of(s)
+    local lines = {}
+    for line in s:gmatch "([^\n]*)\n" do
+        lines[#lines + 1] = line
+    end
+    return lines
+end
+
+function TestTermplot.test_bars_are_as_high_as_their_logarithms()
+    local lines = lines_of(termplot.steps { edges = { 0, 0.25, 0.5, 0.75, 1 }, log = true,
+        values = { 1000, 100, 0, 10 }, width = 8, height = 6, ascii = false, xlabel = "g" })
+    -- 10 is a whole power: the axis begins one power below, so that it keeps a bar
+    -- and a label names the lower side of its row
+    local expected = { "10³ ┤", "    │██", "10² ┤██", "    │████", "10¹ ┤████", "    │████  ██",
+        "10⁰ ┤████··██" }
+    for i, line in ipairs(expected) do
+        lu.assertEquals(lines[i], line)
+    end
+end
+
+function TestTermplot.test_every_sample_shows_however_few()
+    local shown = termplot.steps { edges = { 0, 0.5, 1 }, values = { 1e6, 1e-3 }, width = 4,
+        height = 3, ascii = false }
+    lu.assertStrContains(shown, "██▁▁\n")
+end
+
+function TestTermplot.test_plot_without_utf8_is_ascii()
+    local shown = termplot.steps { edges = { 0, 0.5, 1 }, values = { 5, 0 }, log = true,
+        title = "t", reference = { edges = { 0, 1 }, values = { 2 } }, ascii = true }
+    lu.assertNil(shown:find "[\128-\255]")
+    lu.assertStrContains(shown, "1e0")
+    lu.assertStrContains(shown, ". empty region")
+end
+
+function TestTermplot.test_lines_keep_to_the_width()
+    for _, m in ipairs { 1, 7, 72, 500 } do
+        local edges, values = { 0 }, {}
+        for j = 1, m do
+            edges[j + 1], values[j] = j / m, j % 3 * 1000 ^ (j % 4)
+        end
+        for _, line in ipairs(lines_of(termplot.steps { edges = edges, values = values,
+            log = true, title = "t", xlabel = "g", ylabel = "density" })) do
+            lu.assertTrue(text.width(line) <= 80, line)
+        end
+    end
+end
+
+function TestTermplot.test_nothing_at_all_is_said()
+    lu.assertStrContains(termplot.steps { edges = { 0, 1 }, values = { 0 }, log = true },
+        "every region is empty")
+end
+
+function TestTermplot.test_sparkline_has_one_letter_for_each_value()
+    lu.assertEquals(termplot.sparkline({ 1, 2, 3, 0 / 0, 8 }, { ascii = false }), "▁▂▃ █")
+    lu.assertEquals(termplot.sparkline({ 1, 5 }, { ascii = true }), "_#")
+    lu.assertEquals(text.width(termplot.sparkline({ 1, 1, 1 }, { ascii = false })), 3)
+end
