@@ -1,0 +1,129 @@
+/* blocks.c - from the memory of a batch to blocks of float32. */
+#include "blocks.h"
+
+#include "formula.h"
+
+static const float *widen(const ghm_kernels *kernels, const void *data, int32_t dtype,
+                          int64_t begin, int n, float *buffer)
+{
+    switch (dtype) {
+    case GHM_F16:
+        kernels->widen_half((const uint16_t *)data + begin, buffer, n);
+        return buffer;
+    case GHM_BF16:
+        kernels->widen_bfloat((const uint16_t *)data + begin, buffer, n);
+        return buffer;
+    case GHM_U8:
+        kernels->widen_byte((const uint8_t *)data + begin, buffer, n);
+        return buffer;
+    default:
+        return (const float *)data + begin;
+    }
+}
+
+static float weight_of_row(const ghm_batch *batch, int64_t row)
+{
+    if (!batch->weight) {
+        return 1;
+    }
+    return batch->weight_dtype == GHM_U8 ? (float)((const uint8_t *)batch->weight)[row]
+                                         : ((const float *)batch->weight)[row];
+}
+
+static int64_t label_of_row(const ghm_batch *batch, int64_t row)
+{
+    switch (batch->target_dtype) {
+    case GHM_U8:
+        return ((const uint8_t *)batch->target)[row];
+    case GHM_I32:
+        return ((const int32_t *)batch->target)[row];
+    default:
+        return ((const int64_t *)batch->target)[row];
+    }
+}
+
+/* Row by row: the part of each row that lies in the block. */
+static void expand_rows(const ghm_batch *batch, int64_t begin, int n, ghm_buffers *out)
+{
+    bool labels = batch->target_form == GHM_ZERO_BASED || batch->target_form == GHM_ONE_BASED;
+    int64_t row = begin / batch->cols, col = begin % batch->cols;
+    for (int i = 0; i < n; row++, col = 0) {
+        int64_t left = batch->cols - col;
+        int part = left < n - i ? (int)left : n - i;
+        float weight = batch->weight_per_row ? weight_of_row(batch, row) : 1;
+        if (batch->weight_per_row) {
+            for (int k = 0; k < part; k++) {
+                out->w[i + k] = weight;
+            }
+        }
+        if (labels) {
+            int64_t label = label_of_row(batch, row);
+            int64_t class = label - (batch->target_form == GHM_ONE_BASED);
+            int64_t most = batch->cols - (batch->target_form == GHM_ONE_BASED);
+            for (int k = 0; k < part; k++) {
+                out->t[i + k] = 0;
+            }
+            if (class >= col && class < col + part) {
+                out->t[i + (class - col)] = 1;
+            }
+            if (class > most && col == 0 && weight > 0) {
+                out->first_bad_label = out->bad_labels++ ? out->first_bad_label : row;
+            }
+        }
+        i += part;
+    }
+}
+
+void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
+                    ghm_buffers *out)
+{
+    bool labels = batch->target_form == GHM_ZERO_BASED || batch->target_form == GHM_ONE_BASED;
+    out->bad_labels = 0;
+    out->first_bad_label = -1;
+    out->px = widen(kernels, batch->pred, batch->pred_dtype, begin, n, out->x);
+    out->pt = out->t;
+    out->pw = out->w;
+    if (!labels) {
+        out->pt = widen(kernels, batch->target, batch->target_dtype, begin, n, out->t);
+    }
+    if (!batch->weight) {
+        for (int i = 0; i < n; i++) {
+            out->w[i] = 1;
+        }
+    } else if (!batch->weight_per_row) {
+        out->pw = widen(kernels, batch->weight, batch->weight_dtype, begin, n, out->w);
+    }
+    if (labels || (batch->weight && batch->weight_per_row)) {
+        expand_rows(batch, begin, n, out);
+    }
+}
+
+static void count_first(int64_t *count, int64_t *first, int64_t position)
+{
+    if ((*count)++ == 0) {
+        *first = position;
+    }
+}
+
+void ghm_inspect_block(const ghm_batch *batch, int64_t begin, int n, ghm_buffers *buffers,
+                       ghm_facts *facts)
+{
+    bool dense_classes = batch->task == GHM_CLASSIFICATION && batch->target_form == GHM_DENSE;
+    for (int i = 0; i < n; i++) {
+        float x = buffers->px[i], t = buffers->pt[i], w = buffers->pw[i];
+        bool finite = batch->task == GHM_REGRESSION ? isfinite(x - t) : isfinite(x) && isfinite(t);
+        bool used = w > 0;
+        if (!isfinite(w) || (used && !finite)) {
+            count_first(&facts->nonfinite, &facts->first_nonfinite, begin + i);
+            x = t = w = 0;
+        } else if (used && dense_classes && t != 0 && t != 1) {
+            count_first(&facts->soft, &facts->first_soft, begin + i);
+        }
+        buffers->x[i] = x;
+        buffers->t[i] = t;
+        buffers->w[i] = w;
+    }
+    buffers->px = buffers->x;
+    buffers->pt = buffers->t;
+    buffers->pw = buffers->w;
+}

@@ -1,0 +1,110 @@
+/* cpu.c - the CPU backend: which instruction set, how many threads, the tables they own. */
+#include "cpu.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+void cpu_drop_tables(cpu_state *cpu)
+{
+    for (int i = 0; i < cpu->threads && cpu->tables; i++) {
+        if (cpu->tables[i]) {
+            munmap(cpu->tables[i], cpu->table_slots * sizeof(ghm_pair));
+            cpu->tables[i] = NULL;
+        }
+    }
+    cpu->table_slots = 0;
+}
+
+int cpu_reserve_tables(cpu_state *cpu, size_t slots)
+{
+    if (cpu->table_slots >= slots) {
+        return GHM_OK;
+    }
+    cpu_drop_tables(cpu);
+    cpu->table_slots = slots;
+    for (int i = 0; i < cpu->threads; i++) {
+        void *table = mmap(NULL, slots * sizeof(ghm_pair), PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (table == MAP_FAILED) {
+            cpu_drop_tables(cpu);
+            return ghm_fail(GHM_E_MEMORY, "no address space for a table of %zu slots", slots);
+        }
+        cpu->tables[i] = table;
+    }
+    return GHM_OK;
+}
+
+static int cpu_open(int index, int32_t *threads, void **state, char *name, size_t name_size)
+{
+    const ghm_kernels *kernels = ghm_kernels_choose(getenv("GHM_ISA"));
+    if (index != 0) {
+        return ghm_fail(GHM_E_DEVICE, "cpu:%d: there is one cpu device, cpu", index);
+    }
+    if (!kernels) {
+        return ghm_fail(GHM_E_DEVICE, "GHM_ISA is '%s', expected plain, avx2 or avx512 as far as "
+                        "this CPU has it", getenv("GHM_ISA"));
+    }
+    cpu_state *cpu = calloc(1, sizeof *cpu);
+    *threads = *threads > 0 ? *threads : omp_get_num_procs();
+    ghm_pair **tables = calloc((size_t)*threads, sizeof *tables);
+    if (!cpu || !tables) {
+        free(cpu);
+        free(tables);
+        return ghm_fail(GHM_E_MEMORY, "no memory for a device of %d threads", *threads);
+    }
+    cpu->kernels = kernels;
+    cpu->threads = *threads;
+    cpu->tables = tables;
+    snprintf(name, name_size, "cpu %s, %d thread%s", kernels->isa, *threads,
+             *threads == 1 ? "" : "s");
+    *state = cpu;
+    return GHM_OK;
+}
+
+static void cpu_close(void *state)
+{
+    cpu_state *cpu = state;
+    cpu_drop_tables(cpu);
+    free(cpu->tables);
+    free(cpu);
+}
+
+int cpu_end_of_pass(int status)
+{
+    switch (status) {
+    case GHM_OK:
+        return status;
+    case GHM_E_MEMORY:
+        return ghm_fail(status, "no memory for a pass over the batch");
+    case GHM_E_INTERRUPTED:
+        return ghm_fail(status, "interrupted");
+    default:
+        return ghm_fail(status, "more samples in one cell than its counters hold");
+    }
+}
+
+const ghm_kernels *ghm_kernels_choose(const char *isa)
+{
+    const ghm_kernels *best = &ghm_kernels_plain;
+    bool found = !isa || strcmp(isa, "plain") == 0;
+#if defined(__x86_64__)
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("bmi2");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    if (avx2 && (!isa || strcmp(isa, "avx2") == 0)) {
+        best = &ghm_kernels_avx2;
+        found = true;
+    }
+    if (avx512 && (!isa || strcmp(isa, "avx512") == 0)) {
+        best = &ghm_kernels_avx512;
+        found = true;
+    }
+#endif
+    return found ? best : NULL;
+}
+
+const ghm_backend ghm_cpu_backend = {"cpu", cpu_open, cpu_close, cpu_sketch, cpu_gradient};

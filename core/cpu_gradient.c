@@ -1,0 +1,84 @@
+/* cpu_gradient.c - the gradient pass on the CPU: block by block, straight into the outputs. */
+#include "cpu.h"
+#include "formula.h"
+
+#include <float.h>
+#include <omp.h>
+#include <stdlib.h>
+
+/* Soft targets cancel near x = logit t, so they are done one by one in double. */
+static void soft_slope(const ghm_buffers *b, int n, const ghm_coefficients *c, float *grad,
+                       float *beta, float *norm, float *loss)
+{
+    double bins = (double)c->bins;
+    for (int i = 0; i < n; i++) {
+        grad[i] = beta[i] = norm[i] = loss[i] = 0;
+        if (!(b->pw[i] > 0) || !isfinite(b->px[i]) || !isfinite(b->pt[i])) {
+            continue;
+        }
+        double slope = ghm_soft_slope(b->px[i], b->pt[i]), g = fabs(slope);
+        int64_t j = (int64_t)(g * bins);
+        j = j >= c->bins ? c->bins - 1 : j;
+        j -= g < (double)j / bins;
+        j += j + 1 < c->bins && g >= (double)(j + 1) / bins;
+        grad[i] = (float)(c->grad_scale * c->beta[j] * slope);
+        beta[i] = (float)c->beta[j];
+        norm[i] = (float)g;
+        loss[i] = (float)(c->loss_scale * c->beta[j] * ghm_soft_bce(b->px[i], b->pt[i]));
+    }
+}
+
+static void copy_out(float *to, int64_t begin, const float *from, int n)
+{
+    if (to) {
+        memcpy(to + begin, from, (size_t)n * sizeof *from);
+    }
+}
+
+int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
+                        const ghm_outputs *out)
+{
+    cpu_state *cpu = state;
+    int64_t blocks = block_count(batch);
+    float *beta = malloc((size_t)c->bins * sizeof *beta);
+    if (!beta) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld regions", (long long)c->bins);
+    }
+    for (int64_t j = 0; j < c->bins; j++) {
+        beta[j] = (float)c->beta[j];
+    }
+    float mu = c->mu > FLT_MIN ? (float)c->mu : FLT_MIN;
+    ghm_slopes slopes = {c->function, (float)c->a, (float)c->b, mu, (int32_t)c->bins,
+                         c->thresholds, beta, (float)c->grad_scale, (float)c->loss_scale};
+    int stopped = 0;
+#pragma omp parallel num_threads(cpu->threads) reduction(| : stopped)
+    {
+        ghm_buffers b;
+        float results[4][GHM_BLOCK];
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++) {
+            if (stopped || (stopped = ghm_interrupted())) {
+                continue;
+            }
+            int n = block_size(batch, block);
+            int64_t begin = block * GHM_BLOCK;
+            ghm_load_block(cpu->kernels, batch, begin, n, &b);
+            if (batch->target_form == GHM_SOFT) {
+                soft_slope(&b, n, c, results[0], results[1], results[2], results[3]);
+            } else {
+                void (*slope)(const float *, const float *, const float *, int, const ghm_slopes *,
+                              float *, float *, float *, float *) =
+                    batch->task == GHM_REGRESSION ? cpu->kernels->boxes_slope
+                                                  : cpu->kernels->classes_slope;
+                slope(b.px, b.pt, b.pw, n, &slopes, results[0], results[1], results[2],
+                      results[3]);
+            }
+            copy_out(out->grad, begin, results[0], n);
+            copy_out(out->beta, begin, results[1], n);
+            copy_out(out->norm, begin, results[2], n);
+            copy_out(out->loss, begin, results[3], n);
+        }
+    }
+    free(beta);
+    return cpu_end_of_pass(stopped ? GHM_E_INTERRUPTED : GHM_OK);
+}

@@ -1,0 +1,281 @@
+/*
+ * cpu_sketch.c - the sketch pass on the CPU.
+ *
+ * Each thread owns a table with a slot for every cell (zero pages until touched), adds blocks to it,
+ * and drains it into a sorted list of cells before its packed counters can overflow. Lists are added
+ * at the end. All of it is integer addition, so neither threads nor order change a bit.
+ */
+#include "cpu.h"
+#include "formula.h"
+
+#include <omp.h>
+#include <stdlib.h>
+
+/* -- draining --------------------------------------------------------------------------------- */
+
+static void take_slot(ghm_pair *pair, uint32_t slot, ghm_cells *out)
+{
+    uint64_t first = (*pair)[0];
+    if (first) {
+        const uint64_t low = ((uint64_t)1 << GHM_COUNT_SHIFT) - 1;
+        out->at[out->n++] = (ghm_cell){slot, first >> GHM_COUNT_SHIFT, first & low, (*pair)[1]};
+        *pair = (ghm_pair){0, 0};
+    }
+}
+
+/* Moves one group (negatives or positives) of a table into cells, by rising slot. */
+static int drain_group(ghm_pair *group, const ghm_edges *edges, uint64_t seen, int64_t taken,
+                       ghm_cells *into)
+{
+    int64_t room = ghm_slot_count(edges) < taken ? ghm_slot_count(edges) : taken;
+    ghm_cells fresh = {malloc((size_t)(room + 1) * sizeof(ghm_cell)), 0, room + 1};
+    if (!fresh.at) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
+    }
+    uint32_t span = 1u << (25 - edges->shift); /* cells of one bit of seen */
+    uint32_t half = edges->task == GHM_REGRESSION ? edges->n_cells : edges->n_cells / 2;
+    for (uint32_t sign = 0; sign < edges->n_cells; sign += half) {
+        for (int m = 0; m < 64; m++) {
+            for (uint32_t i = 0; i < span && (seen >> m & 1); i++) {
+                uint32_t slot = sign + (uint32_t)m * span + i;
+                take_slot(&group[slot], slot, &fresh);
+            }
+        }
+    }
+    for (uint32_t i = 0; i < edges->n_sides; i++) {
+        take_slot(&group[edges->n_cells + i], edges->n_cells + i, &fresh);
+    }
+    int status = ghm_cells_merge(into, &fresh);
+    free(fresh.at);
+    return status;
+}
+
+static int drain(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint64_t seen,
+                 int64_t taken, ghm_cells cells[2])
+{
+    int groups = edges->task == GHM_REGRESSION ? 1 : 2;
+    int status = GHM_OK;
+    for (int group = 0; group < groups; group++) {
+        int one = drain_group(table + (size_t)group * plan->stride, edges, seen, taken,
+                              &cells[group]);
+        status = status ? status : one;
+    }
+    table[plan->trash] = (ghm_pair){0, 0};
+    return status;
+}
+
+/* -- the sketch pass -------------------------------------------------------------------------- */
+
+static void add_weights(const float *w, int n, const ghm_block *block, ghm_weights *weights)
+{
+    const uint32_t one_unit = 1u << 23; /* 1.0 is 2^23 units of exponent 127 */
+    if (block->unit_weights == block->valid) {
+        weights->units[127] += (uint64_t)block->valid * one_unit;
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t bits = ghm_bits(w[i]), exponent = bits >> 23;
+        if (w[i] > 0) {
+            weights->units[exponent] += (bits & (one_unit - 1)) | (exponent ? one_unit : 0);
+        }
+    }
+}
+
+static void first_of(int64_t *first, int64_t other)
+{
+    *first = *first < 0 || (other >= 0 && other < *first) ? other : *first;
+}
+
+static void add_facts(ghm_facts *into, const ghm_facts *from)
+{
+    into->valid += from->valid;
+    into->positive += from->positive;
+    into->nonfinite += from->nonfinite;
+    into->soft += from->soft;
+    into->bad_labels += from->bad_labels;
+    first_of(&into->first_nonfinite, from->first_nonfinite);
+    first_of(&into->first_soft, from->first_soft);
+    first_of(&into->first_bad_label, from->first_bad_label);
+}
+
+static const ghm_facts no_facts = {.first_nonfinite = -1, .first_soft = -1, .first_bad_label = -1};
+
+/* One thread's share of a pass. */
+typedef struct worker {
+    ghm_buffers buffers;
+    ghm_block block;
+    ghm_facts facts;
+    ghm_weights weights;
+    ghm_cells cells[2];
+    int64_t taken;
+    uint64_t seen;
+    int status;
+} worker;
+
+/* Loads a block and looks at it closely where the kernel found something odd. */
+static void fill_block(const cpu_state *cpu, const ghm_plan *plan, const ghm_batch *batch,
+                       int64_t begin, int n, worker *me)
+{
+    ghm_buffers *b = &me->buffers;
+    void (*keys)(const float *, const float *, const float *, int, const ghm_plan *, ghm_block *) =
+        batch->task == GHM_REGRESSION ? cpu->kernels->boxes : cpu->kernels->classes;
+    ghm_load_block(cpu->kernels, batch, begin, n, b);
+    keys(b->px, b->pt, b->pw, n, plan, &me->block);
+    if (me->block.suspect) {
+        ghm_inspect_block(batch, begin, n, b, &me->facts);
+        keys(b->px, b->pt, b->pw, n, plan, &me->block);
+    }
+    first_of(&me->facts.first_bad_label, b->first_bad_label);
+    me->facts.bad_labels += b->bad_labels;
+    me->facts.valid += me->block.valid;
+    me->facts.positive += me->block.positive;
+    add_weights(b->pw, n, &me->block, &me->weights);
+}
+
+static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *batch,
+                       ghm_scan *out)
+{
+    ghm_plan plan = {edges->split, edges->n_cells, ghm_slot_count(edges), 0, edges->shift};
+    int64_t blocks = block_count(batch);
+    int threads = cpu->threads < blocks ? cpu->threads : (int)(blocks ? blocks : 1);
+    int status = GHM_OK;
+    plan.trash = plan.stride * (edges->task == GHM_REGRESSION ? 1 : 2);
+    GHM_TRY(cpu_reserve_tables(cpu, (size_t)plan.trash + 1));
+#pragma omp parallel num_threads(threads)
+    {
+        ghm_pair *table = cpu->tables[omp_get_thread_num()];
+        worker *me = calloc(1, sizeof *me);
+        if (me) {
+            me->facts = no_facts;
+        }
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++) {
+            if (!me || me->status != GHM_OK) {
+                continue;
+            }
+            if (ghm_interrupted()) {
+                me->status = GHM_E_INTERRUPTED;
+                continue;
+            }
+            int n = block_size(batch, block);
+            fill_block(cpu, &plan, batch, block * GHM_BLOCK, n, me);
+            cpu->kernels->scatter(table, &me->block, n);
+            me->seen |= me->block.seen;
+            me->taken += n;
+            if (me->taken > GHM_DRAIN - GHM_BLOCK) {
+                me->status = drain(table, &plan, edges, me->seen, me->taken, me->cells);
+                me->taken = 0;
+                me->seen = 0;
+            }
+        }
+        if (me && me->taken) {
+            int drained = drain(table, &plan, edges, me->seen, me->taken, me->cells);
+            me->status = me->status ? me->status : drained;
+        }
+#pragma omp critical
+        {
+            int mine = me ? me->status : GHM_E_MEMORY;
+            for (int group = 0; group < 2 && mine == GHM_OK; group++) {
+                mine = ghm_cells_merge(&out->cells[group], &me->cells[group]);
+            }
+            if (me) {
+                add_facts(&out->facts, &me->facts);
+                for (int i = 0; i < 256; i++) {
+                    out->weights.units[i] += me->weights.units[i];
+                }
+                ghm_cells_free(&me->cells[0]);
+                ghm_cells_free(&me->cells[1]);
+            }
+            status = status ? status : mine;
+        }
+        free(me);
+    }
+    if (status == GHM_E_MEMORY) {
+        cpu_drop_tables(cpu); /* an undrained table must not leak into the next pass */
+    }
+    return cpu_end_of_pass(status);
+}
+
+/* Sums of doubles depend on their order, so each chunk is summed alone and chunks are added in
+ * their order: the same bits for any number of threads. */
+static int sketch_soft(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *batch,
+                       ghm_scan *out)
+{
+    enum { CHUNK = 32 }; /* blocks */
+    int64_t blocks = block_count(batch), intervals = edges->n_thresholds + 1;
+    int64_t chunks = (blocks + CHUNK - 1) / CHUNK;
+    int status = GHM_OK;
+#pragma omp parallel for ordered schedule(static, 1) num_threads(cpu->threads)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        ghm_soft soft = {0};
+        worker *me = calloc(1, sizeof *me);
+        int mine = me ? ghm_soft_new(intervals, &soft) : GHM_E_MEMORY;
+        mine = ghm_interrupted() ? GHM_E_INTERRUPTED : mine;
+        if (me) {
+            me->facts = no_facts;
+        }
+        for (int64_t block = chunk * CHUNK;
+             mine == GHM_OK && block < blocks && block < (chunk + 1) * CHUNK; block++) {
+            int n = block_size(batch, block);
+            ghm_buffers *b = &me->buffers;
+            ghm_load_block(cpu->kernels, batch, block * GHM_BLOCK, n, b);
+            ghm_inspect_block(batch, block * GHM_BLOCK, n, b, &me->facts);
+            uint32_t valid = 0, unit = 0;
+            for (int i = 0; i < n; i++) {
+                if (!(b->w[i] > 0)) {
+                    continue;
+                }
+                valid++;
+                unit += b->w[i] == 1;
+                if (!(b->t[i] >= 0 && b->t[i] <= 1)) {
+                    me->facts.soft++; /* a target that is no probability: see ghm_sketch_add */
+                    first_of(&me->facts.first_soft, block * GHM_BLOCK + i);
+                    continue;
+                }
+                double g = fabs(ghm_soft_slope(b->x[i], b->t[i]));
+                int64_t low = 0, high = edges->n_thresholds;
+                while (low < high) {
+                    int64_t middle = (low + high) / 2;
+                    if (edges->norms[middle] <= g) {
+                        low = middle + 1;
+                    } else {
+                        high = middle;
+                    }
+                }
+                soft.n[low]++;
+                soft.bce[low] += ghm_soft_bce(b->x[i], b->t[i]);
+                soft.norm[low] += g;
+            }
+            me->block.valid = valid;
+            me->block.unit_weights = unit;
+            me->facts.valid += valid;
+            add_weights(b->w, n, &me->block, &me->weights);
+        }
+#pragma omp ordered
+        {
+            if (mine == GHM_OK) {
+                add_facts(&out->facts, &me->facts);
+                for (int i = 0; i < 256; i++) {
+                    out->weights.units[i] += me->weights.units[i];
+                }
+                for (int64_t i = 0; i < intervals; i++) {
+                    out->soft.n[i] += soft.n[i];
+                    out->soft.bce[i] += soft.bce[i];
+                    out->soft.norm[i] += soft.norm[i];
+                }
+            }
+            status = status ? status : mine;
+        }
+        ghm_soft_free(&soft);
+        free(me);
+    }
+    return cpu_end_of_pass(status);
+}
+
+int cpu_sketch(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out)
+{
+    out->facts = no_facts;
+    out->facts.samples = batch->rows * batch->cols;
+    return batch->target_form == GHM_SOFT ? sketch_soft(state, edges, batch, out)
+                                          : sketch_hard(state, edges, batch, out);
+}

@@ -1,0 +1,229 @@
+/* edges.c - unit-region edges as float32 keys, and the cells that they split. */
+#include "formula.h"
+#include "private.h"
+
+#include <stdlib.h>
+
+int ghm_check_bins(int task, int64_t bins, double mu)
+{
+    if (bins < 1 || bins > GHM_MAX_BINS) {
+        return ghm_fail(GHM_E_ARGUMENT, "bins is %lld, expected 1 to %d", (long long)bins,
+                        GHM_MAX_BINS);
+    }
+    if (task == GHM_REGRESSION && !(mu > 0 && isfinite(mu))) {
+        return ghm_fail(GHM_E_ARGUMENT, "mu is %g, expected a finite number above 0", mu);
+    }
+    return GHM_OK;
+}
+
+static float round_up(long double value)
+{
+    float rounded = (float)value;
+    return (long double)rounded < value ? nextafterf(rounded, INFINITY) : rounded;
+}
+
+/* sigmoid(s) >= j/M exactly when s >= ln(j / (M - j)); g of GHM-R likewise (GHM.md, section 1).
+ * The extra digits of long double keep the rounding to float32 the same on every machine. */
+float ghm_threshold(int task, int64_t j, int64_t bins, double mu)
+{
+    if (task == GHM_CLASSIFICATION) {
+        return round_up(logl((long double)j / (long double)(bins - j)));
+    }
+    long double run = sqrtl((long double)(bins - j) * (long double)(bins + j));
+    return round_up((long double)mu * (long double)j / run);
+}
+
+void ghm_thresholds(int task, int64_t bins, double mu, float *out)
+{
+    out[0] = -INFINITY;
+    for (int64_t j = 1; j < bins; j++) {
+        out[j] = ghm_threshold(task, j, bins, mu);
+    }
+    out[bins] = INFINITY;
+}
+
+/* Bits reordered so that unsigned order is the order of values, -0 just below +0. */
+static uint32_t ordered(uint32_t bits)
+{
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
+/* A logit of -0 has g = 1/2 like one of +0, so a threshold at 0 stands at -0. */
+static uint32_t threshold_bits(float threshold)
+{
+    return threshold == 0 ? 0x80000000u : ghm_bits(threshold);
+}
+
+int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits)
+{
+    uint32_t key = ordered(bits);
+    int64_t low = 0, high = edges->n_thresholds;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (ordered(threshold_bits(edges->thresholds[middle])) <= key) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+static int ascending(const void *a, const void *b)
+{
+    float x = ((const ghm_edge *)a)->threshold, y = ((const ghm_edge *)b)->threshold;
+    return (x > y) - (x < y);
+}
+
+/* The first bits, counting away from zero, on the far side of a threshold. */
+static uint32_t first_beyond(float threshold)
+{
+    uint32_t bits = threshold_bits(threshold);
+    return bits & 0x80000000u ? bits + 1 : bits;
+}
+
+/* Two thresholds share a cell if the bits above shift agree and both split it. */
+static bool cells_hold_one_split(const ghm_edges *edges, int shift)
+{
+    uint32_t low = (1u << shift) - 1;
+    for (int64_t i = 1; i < edges->n_thresholds; i++) {
+        uint32_t a = first_beyond(edges->thresholds[i - 1]);
+        uint32_t b = first_beyond(edges->thresholds[i]);
+        if (a >> shift == b >> shift && (a & low) && (b & low)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int split_cells(ghm_edges *edges)
+{
+    int shift = GHM_SHIFT;
+    while (shift >= GHM_SHIFT_MIN && !cells_hold_one_split(edges, shift)) {
+        shift--;
+    }
+    if (shift < GHM_SHIFT_MIN) {
+        return ghm_fail(GHM_E_EDGES, "%lld edges lie too close for one sketch: declare fewer "
+                        "configurations together", (long long)edges->n_thresholds);
+    }
+    int key_bits = edges->task == GHM_REGRESSION ? 31 : 32;
+    edges->shift = shift;
+    edges->n_cells = 1u << (key_bits - shift);
+    edges->split = calloc(edges->n_cells, sizeof *edges->split);
+    size_t sides = (size_t)edges->n_thresholds + 1;
+    edges->side_cell = malloc(sides * sizeof *edges->side_cell);
+    edges->side_split = malloc(sides * sizeof *edges->side_split);
+    if (!edges->split || !edges->side_cell || !edges->side_split) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for %u cells", edges->n_cells);
+    }
+    for (int64_t i = 0; i < edges->n_thresholds; i++) {
+        uint32_t bits = first_beyond(edges->thresholds[i]);
+        uint32_t cell = bits >> shift, split = bits & ((1u << shift) - 1);
+        if (split == 0) {
+            continue; /* the edge is a cell boundary already */
+        }
+        uint32_t side = edges->n_sides++;
+        edges->side_cell[side] = cell;
+        edges->side_split[side] = split;
+        edges->split[cell] = side << shift | ((1u << shift) - split);
+    }
+    return GHM_OK;
+}
+
+int ghm_edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out)
+{
+    ghm_edges *edges = calloc(1, sizeof *edges);
+    if (!edges) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for edges");
+    }
+    edges->references = 1;
+    edges->task = task;
+    edges->thresholds = malloc(((size_t)n + 1) * sizeof *edges->thresholds);
+    edges->norms = malloc(((size_t)n + 1) * sizeof *edges->norms);
+    if (!edges->thresholds || !edges->norms) {
+        ghm_edges_release(edges);
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)n);
+    }
+    qsort(list, (size_t)n, sizeof *list, ascending);
+    for (int64_t i = 0; i < n; i++) {
+        if (i == 0 || list[i].threshold != list[i - 1].threshold) {
+            edges->thresholds[edges->n_thresholds] = list[i].threshold;
+            edges->norms[edges->n_thresholds++] = list[i].norm;
+        }
+    }
+    int status = split_cells(edges);
+    if (status != GHM_OK) {
+        ghm_edges_release(edges);
+        return status;
+    }
+    *out = edges;
+    return GHM_OK;
+}
+
+int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *mu, int64_t n_mu,
+                  const double *knots, int64_t n_knots, ghm_edges **out)
+{
+    static const double unused = 1;
+    if (task != GHM_CLASSIFICATION && task != GHM_REGRESSION) {
+        return ghm_fail(GHM_E_ARGUMENT, "task is %d, expected 0 or 1", task);
+    }
+    if (n_bins < 0 || n_mu < 0 || n_knots < 0 || (n_bins && !bins) || (n_mu && !mu) ||
+        (n_knots && !knots)) {
+        return ghm_fail(GHM_E_ARGUMENT, "a list of edges is NULL or has a negative length");
+    }
+    if (task == GHM_CLASSIFICATION) {
+        mu = &unused;
+        n_mu = 1;
+    }
+    int64_t room = n_knots + 1;
+    for (int64_t i = 0; i < n_bins; i++) {
+        for (int64_t k = 0; k < n_mu; k++) {
+            GHM_TRY(ghm_check_bins(task, bins[i], mu[k]));
+        }
+        room += (bins[i] - 1) * n_mu;
+    }
+    for (int64_t i = 0; i < n_knots; i++) {
+        if (!isfinite(knots[i])) {
+            return ghm_fail(GHM_E_ARGUMENT, "knot %lld is %g, expected a finite number",
+                            (long long)i, knots[i]);
+        }
+    }
+    ghm_edge *list = malloc((size_t)room * sizeof *list);
+    if (!list) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)room);
+    }
+    int64_t n = 0;
+    for (int64_t i = 0; i < n_bins; i++) {
+        for (int64_t k = 0; k < n_mu; k++) {
+            for (int64_t j = 1; j < bins[i]; j++) {
+                list[n++] = (ghm_edge){ghm_threshold(task, j, bins[i], mu[k]),
+                                       (double)j / (double)bins[i]};
+            }
+        }
+    }
+    for (int64_t i = 0; i < n_knots; i++) {
+        list[n++] = (ghm_edge){round_up(knots[i]), ghm_sigmoid(knots[i])};
+    }
+    int status = ghm_edges_from(task, list, n, out);
+    free(list);
+    return status;
+}
+
+void ghm_edges_release(ghm_edges *edges)
+{
+    if (edges && --edges->references == 0) {
+        free(edges->thresholds);
+        free(edges->norms);
+        free(edges->split);
+        free(edges->side_cell);
+        free(edges->side_split);
+        free(edges);
+    }
+}
+
+bool ghm_edges_equal(const ghm_edges *a, const ghm_edges *b)
+{
+    return a == b || (a->task == b->task && a->n_thresholds == b->n_thresholds &&
+                      memcmp(a->thresholds, b->thresholds,
+                             (size_t)a->n_thresholds * sizeof *a->thresholds) == 0);
+}

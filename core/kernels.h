@@ -1,0 +1,70 @@
+/*
+ * kernels.h - the inner loops of the CPU backend, one table per instruction set.
+ *
+ * kernels.c is compiled once per set; the code is the same plain C, and so are the bits.
+ */
+#ifndef GHM_KERNELS_H
+#define GHM_KERNELS_H
+
+#include "private.h"
+
+enum {
+    GHM_BLOCK = 512,      /* samples per block: its buffers stay in the first-level cache */
+    GHM_COUNT_SHIFT = 43, /* a pair's first word: count << 43 | sum of offsets */
+    GHM_DRAIN = (1 << 21) - 1 /* samples a table takes before either field could overflow */
+};
+
+/* A slot of a thread's table: {count << 43 | offsets, squares}, added to as one vector. */
+typedef uint64_t ghm_pair __attribute__((vector_size(16)));
+
+/* Where samples go: slot = cell or side, plus stride for positives; ignored ones go to trash. */
+typedef struct ghm_plan {
+    const uint32_t *split;
+    uint32_t n_cells, stride, trash;
+    int shift;
+} ghm_plan;
+
+typedef struct ghm_block {
+    uint32_t key[GHM_BLOCK], slot[GHM_BLOCK];
+    uint64_t offset[GHM_BLOCK], square[GHM_BLOCK];
+    uint32_t valid, positive, unit_weights;
+    uint32_t suspect; /* samples in use that are not finite or not hard: look again, slowly */
+    uint64_t seen;    /* bit m: some key has magnitude bits with m on top (4 binades each) */
+} ghm_block;
+
+/* The coefficients of a gradient block as floats: see ghm_coefficients. */
+typedef struct ghm_slopes {
+    int function;
+    float a, b, mu;
+    int32_t bins;
+    const float *thresholds; /* bins + 1 */
+    const float *beta;       /* bins */
+    float grad_scale, loss_scale;
+} ghm_slopes;
+
+typedef struct ghm_kernels {
+    const char *isa;
+    void (*widen_half)(const uint16_t *in, float *out, int n);
+    void (*widen_bfloat)(const uint16_t *in, float *out, int n);
+    void (*widen_byte)(const uint8_t *in, float *out, int n);
+    /* x, t, w [n] floats, n <= GHM_BLOCK: fills the block, adds nothing to a table. */
+    void (*classes)(const float *x, const float *t, const float *w, int n, const ghm_plan *plan,
+                    ghm_block *block);
+    void (*boxes)(const float *pred, const float *target, const float *w, int n,
+                  const ghm_plan *plan, ghm_block *block);
+    void (*scatter)(ghm_pair *table, const ghm_block *block, int n);
+    /* Hard targets. grad, beta, norm, loss: [n], all wanted. */
+    void (*classes_slope)(const float *x, const float *t, const float *w, int n,
+                          const ghm_slopes *slopes, float *grad, float *beta, float *norm,
+                          float *loss);
+    void (*boxes_slope)(const float *pred, const float *target, const float *w, int n,
+                        const ghm_slopes *slopes, float *grad, float *beta, float *norm,
+                        float *loss);
+} ghm_kernels;
+
+extern const ghm_kernels ghm_kernels_plain, ghm_kernels_avx2, ghm_kernels_avx512;
+
+/* The best this CPU runs, or the one GHM_ISA names; NULL for a name it cannot run. */
+const ghm_kernels *ghm_kernels_choose(const char *isa);
+
+#endif

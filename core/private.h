@@ -1,0 +1,190 @@
+/*
+ * private.h - what the core's files and the backends share, and Lua never sees.
+ *
+ * The life of a batch: backend->sketch() turns it into cells (sorted, summed integers), which
+ * sketch.c adds to what a sketch already holds. Questions walk over cells only.
+ */
+#ifndef GHM_PRIVATE_H
+#define GHM_PRIVATE_H
+
+#include "ghm.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* -- status.c --------------------------------------------------------------------------------- */
+
+/* Keeps a message for ghm_last_error and returns the status: return ghm_fail(GHM_E_..., "..."). */
+int ghm_fail(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#define GHM_TRY(call)            \
+    do {                         \
+        int status_ = (call);    \
+        if (status_ != GHM_OK) { \
+            return status_;      \
+        }                        \
+    } while (0)
+
+/* -- edges.c ---------------------------------------------------------------------------------- */
+
+/*
+ * A key (s, or |d|) is a float32, and a cell is all keys that share their top bits: narrow, of a
+ * fixed relative width, covering every float. An edge that falls inside a cell splits it: keys whose
+ * low bits are at or above the split go to a side slot of that edge. So slot = cell number, or
+ * n_cells + side number, and no edge is ever inside a slot.
+ *
+ * Splits live in the domain of bits, not of values: among negative keys larger bits are smaller
+ * values, so there the side slot holds the keys *below* the edge.
+ */
+enum {
+    GHM_SHIFT = 13,     /* cells of 2^-10 relative width: third-order error below 1e-9 (DESIGN.md) */
+    GHM_SHIFT_MIN = 8,  /* finer cells only where close edges force them */
+    GHM_WIDE_BITS = 8   /* offsets carry 8 bits below a float32 spacing: see ghm_cell */
+};
+
+typedef struct ghm_edges {
+    _Atomic int references;
+    int task;
+    int shift;
+    uint32_t n_cells, n_sides;
+    int64_t n_thresholds;
+    float *thresholds; /* ascending, distinct: interval i is [thresholds[i-1], thresholds[i]) */
+    double *norms;     /* classification: the g = j/M of each threshold, which soft targets need */
+    uint32_t *split;   /* per cell: side << shift | 2^shift - split, or 0: no edge inside */
+    uint32_t *side_cell, *side_split; /* per side: its cell and split */
+} ghm_edges;
+
+int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *mu, int64_t n_mu,
+                  const double *knots, int64_t n_knots, ghm_edges **out);
+/* The same from n edges in any order, as a file holds them. */
+typedef struct ghm_edge {
+    float threshold;
+    double norm;
+} ghm_edge;
+int ghm_edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out);
+void ghm_edges_release(ghm_edges *edges);
+bool ghm_edges_equal(const ghm_edges *a, const ghm_edges *b);
+
+/* The smallest float32 key at which g >= j / bins, in exact arithmetic; 0 < j < bins. */
+float ghm_threshold(int task, int64_t j, int64_t bins, double mu);
+/* thresholds[bins + 1] of one configuration, -inf and +inf at the ends. */
+void ghm_thresholds(int task, int64_t bins, double mu, float *out);
+/* How many declared thresholds are <= the key with these bits: the interval that holds it. */
+int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits);
+/* Checks bins and, for regression, mu. */
+int ghm_check_bins(int task, int64_t bins, double mu);
+
+static inline uint32_t ghm_slot_count(const ghm_edges *edges)
+{
+    return edges->n_cells + edges->n_sides;
+}
+
+/* -- cells ------------------------------------------------------------------------------------ */
+
+/*
+ * A slot in use. low = the bits of a key below its cell's; offset = low * 256 + 128 + the rounding
+ * error of pred - target in 1/256 of a float32 spacing (128 alone for logits, which are exact).
+ * The sums are integers, so adding cells is exact and has no order.
+ */
+typedef struct ghm_cell {
+    uint32_t slot;
+    uint64_t n;
+    uint64_t offsets; /* sum of offset */
+    uint64_t squares; /* sum of low^2 */
+} ghm_cell;
+
+/* Cells by rising slot, each slot once. */
+typedef struct ghm_cells {
+    ghm_cell *at;
+    int64_t n, room;
+} ghm_cells;
+
+int ghm_cells_merge(ghm_cells *into, const ghm_cells *from);
+void ghm_cells_free(ghm_cells *cells);
+
+/* Soft targets have no key: per interval of g, count and sums in double. */
+typedef struct ghm_soft {
+    int64_t *n;
+    double *bce, *norm;
+} ghm_soft;
+
+/* Weights are summed exactly: units[e] is the sum of the 24-bit significands with exponent e. */
+typedef struct ghm_weights {
+    uint64_t units[256];
+} ghm_weights;
+
+double ghm_weights_sum(const ghm_weights *weights);
+
+/* What a backend's sketch pass returns. */
+typedef struct ghm_scan {
+    ghm_facts facts; /* weight_sum is left to weights */
+    ghm_weights weights;
+    ghm_cells cells[2]; /* negatives, positives; regression uses the first */
+    ghm_soft soft;      /* arrays of the caller, added to; used for GHM_SOFT alone */
+} ghm_scan;
+
+/* -- backends --------------------------------------------------------------------------------- */
+
+/* The coefficients of a gradient pass; see ghm_gradient. */
+typedef struct ghm_coefficients {
+    int function;
+    double a, b;
+    int64_t bins;
+    double mu;
+    const float *thresholds; /* bins + 1 */
+    const double *beta;
+    double grad_scale, loss_scale;
+} ghm_coefficients;
+
+/* One table per backend; registry.c alone knows which were built. Arguments are checked before. */
+typedef struct ghm_backend {
+    const char *name;
+    /* index: "cuda:1" gives 1. Fills state (freed by close) and a name for people. */
+    int (*open)(int index, int32_t *threads, void **state, char *name, size_t name_size);
+    void (*close)(void *state);
+    int (*sketch)(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out);
+    int (*gradient)(void *state, const ghm_batch *batch, const ghm_coefficients *coefficients,
+                    const ghm_outputs *out);
+} ghm_backend;
+
+struct ghm_device {
+    const ghm_backend *backend;
+    void *state;
+    int32_t threads;
+    char name[128];
+};
+
+extern const ghm_backend ghm_cpu_backend;
+
+/* NULL-tolerant argument check of a batch, the one every entry point uses. */
+int ghm_check_batch(const ghm_batch *batch);
+/* The facts that make a batch unfit, as a status. */
+int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite);
+
+/* A cell as questions see it: its samples' keys have this mean and deviation. */
+typedef struct ghm_line {
+    double mean, deviation;
+    double low, high; /* where the samples lie: mean -+ sqrt(3) deviations, inside the slot */
+    double before;    /* samples of both groups below this cell */
+    double n;
+    int64_t interval;
+    uint32_t group, slot;
+} ghm_line;
+
+/* All cells of a sketch by rising mean; kept with the sketch until it changes. NULL: no memory. */
+const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch);
+
+struct ghm_sketch {
+    ghm_edges *edges;
+    ghm_facts facts;
+    ghm_weights weights;
+    bool soft_targets; /* decided by the first batch with samples */
+    ghm_cells cells[2];
+    ghm_soft soft;   /* allocated with the first soft batch */
+    ghm_line *lines; /* see ghm_sketch_lines */
+};
+
+int ghm_soft_new(int64_t intervals, ghm_soft *out);
+void ghm_soft_free(ghm_soft *soft);
+
+#endif
