@@ -138,6 +138,18 @@ function TestDump:test_arrays_outlive_their_file()
     lu.assertEquals(a:totable(), { 1, 2, 3 })
 end
 
+function TestDump:test_writing_to_a_mapped_array_is_refused_not_a_crash()
+    local a = dump.open(self.folder:write("a.npy", bytes.npy {})):get "a"
+    for _, view in ipairs { a, a:reshape { 3, 1 } } do
+        local ok, thrown = pcall(view.set, view, 0, 9)
+        lu.assertFalse(ok)
+        lu.assertStrContains(tostring(thrown), "read-only")
+    end
+    local copy = a:convert "f4"
+    copy:set(0, 9)
+    lu.assertEquals({ copy:get(0), a:get(0) }, { 9, 1 })
+end
+
 function TestDump:test_get_reads_once_and_again_after_free()
     local file = dump.open(self.folder:write("a.npy", bytes.npy { descr = ">f4",
         shape = "()", data = "\63\192\0\0" }))

@@ -2,14 +2,16 @@
 -- shows and hands data to the kernels, no arithmetic.
 --
 -- Fields of an array
---   ptr     cdata pointer to the element type (uint16_t for f2 and bf16); nil once freed
---   dtype   a key of array.itemsize
---   shape   list of plain numbers, {} for a scalar
---   n       number of elements
---   owner   whatever keeps the memory alive
+--   ptr       cdata pointer to the element type (uint16_t for f2 and bf16); nil once freed
+--   dtype     a key of array.itemsize
+--   shape     list of plain numbers, {} for a scalar
+--   n         number of elements
+--   owner     whatever keeps the memory alive
+--   readonly  true where writing would fault: a mapped file
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"
+local kinds = require "ghm.dtype"
 
 ffi.cdef [[
 void *calloc(size_t count, size_t size);
@@ -21,75 +23,11 @@ local M = {}
 
 local LARGEST = 2 ^ 53 -- doubles count exactly up to here
 
-local function same(v)
-    return v
-end
-
--- The 16-bit floats: one sign bit, 15 - mantissa bits of exponent, mantissa bits of fraction.
-local function small_float(mantissa)
-    local one = 2 ^ mantissa
-    local top = 2 ^ (15 - mantissa) - 1 -- the exponent of infinity and NaN
-    local bias = (top - 1) / 2
-    local function decode(bits)
-        local sign = bits >= 0x8000 and -1 or 1
-        local exponent = math.floor(bits / one) % (top + 1)
-        local fraction = bits % one
-        if exponent == top then
-            return fraction == 0 and sign * math.huge or 0 / 0
-        elseif exponent == 0 then
-            return sign * fraction * 2 ^ (1 - bias - mantissa)
-        end
-        return sign * (one + fraction) * 2 ^ (exponent - bias - mantissa)
-    end
-    local function encode(v)
-        if v ~= v then
-            return top * one + one / 2
-        end
-        local sign = (v < 0 or 1 / v < 0) and 0x8000 or 0
-        local size = math.abs(v)
-        if size == 0 or size == math.huge then
-            return sign + (size == 0 and 0 or top * one)
-        end
-        local _, exponent = math.frexp(size)
-        exponent = math.max(exponent - 1, 1 - bias)
-        -- adding and taking away 2^52 rounds to an integer, ties to even
-        local units = size * 2 ^ (mantissa - exponent) + 2 ^ 52 - 2 ^ 52
-        -- the leading one of a normal number carries into the exponent field by itself
-        return sign + math.min((exponent + bias - 1) * one + units, top * one)
-    end
-    return { ctype = "uint16_t", decode = decode, encode = encode }
-end
-
-local function float(ctype)
-    return { ctype = ctype, decode = same, encode = same }
-end
-
-local function integer(name, ctype, low, high)
-    return { ctype = ctype, decode = tonumber, encode = function(v)
-        if not (v >= low and v <= high and v == math.floor(v)) then
-            fault.raise("usage", "%s elements are integers from %.0f to %.0f, not %.17g",
-                name, low, high, v)
-        end
-        return v
-    end }
-end
-
-local kinds = {
-    f2 = small_float(10), bf16 = small_float(7), f4 = float "float", f8 = float "double",
-    i1 = integer("i1", "int8_t", -128, 127),
-    u1 = integer("u1", "uint8_t", 0, 255),
-    b1 = integer("b1", "uint8_t", 0, 1),
-    i2 = integer("i2", "int16_t", -2 ^ 15, 2 ^ 15 - 1),
-    i4 = integer("i4", "int32_t", -2 ^ 31, 2 ^ 31 - 1),
-    i8 = integer("i8", "int64_t", -LARGEST, LARGEST),
-}
-
--- The dtypes, best first, and the bytes of one element of each.
+-- The dtypes in the order in which messages list them, and the bytes of one element of each.
 M.dtypes = { "f2", "f4", "f8", "bf16", "i1", "u1", "b1", "i2", "i4", "i8" }
 M.itemsize = {}
 for name, kind in pairs(kinds) do
-    kind.pointer = ffi.typeof("$ *", ffi.typeof(kind.ctype))
-    M.itemsize[name] = ffi.sizeof(kind.ctype)
+    M.itemsize[name] = kind.size
 end
 
 local Array = {}
@@ -192,10 +130,15 @@ function Array:get(i)
     return kinds[self.dtype].decode(self.ptr[i])
 end
 
--- Stores v, rounded to nearest even for floats. Fault "usage" where an integer dtype cannot hold v.
+-- Stores v, rounded to nearest even for floats. Fault "usage" where an integer dtype cannot hold v,
+-- and for the arrays of a mapped file.
 function Array:set(i, v)
     check_alive(self)
     check_index(self, i)
+    if self.readonly then
+        fault.raise("usage", "%s lies in a file and is read-only: convert '%s' makes a copy",
+            tostring(self), self.dtype)
+    end
     self.ptr[i] = kinds[self.dtype].encode(v)
 end
 
@@ -250,7 +193,9 @@ function Array:reshape(shape)
         fault.raise("usage", "cannot reshape %s to %s: %.0f elements", tostring(self),
             M.shape_text(shape), self.n)
     end
-    return M.view(self.ptr, self.dtype, shape, self.owner)
+    local view = M.view(self.ptr, self.dtype, shape, self.owner)
+    view.readonly = self.readonly
+    return view
 end
 
 -- One pass over the elements -> { min, max, mean (over finite elements, nil without any), zeros,

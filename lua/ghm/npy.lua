@@ -167,7 +167,9 @@ function M.array(info, ptr, owner, stored)
     if info.n == 0 then
         return array.new(info.dtype, info.shape)
     elseif stored == "mapped" then
-        return array.view(ptr, info.dtype, info.shape, owner)
+        local view = array.view(ptr, info.dtype, info.shape, owner)
+        view.readonly = true
+        return view
     end
     local a = array.new(info.dtype, info.shape)
     local target = ffi.cast("uint8_t *", a.ptr)
