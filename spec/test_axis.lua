@@ -101,7 +101,7 @@ _G.TestText = TestText
 function TestText.test_numbers_are_short()
     for _, case in ipairs { { 0, "0" }, { 999, "999" }, { 999.9, "1.00 k" },
         { 12400000, "12.4 M" }, { -5000, "-5.00 k" },
-        { 0 / 0, "nan" }, { -math.huge, "-inf" }, { 0.25, "0.25" } } do
+        { 0 / 0, "nan" }, { -math.huge, "-inf" }, { 0.25, "0.25" }, { 1e30, "1e+30" } } do
         lu.assertEquals(text.number(case[1]), case[2])
     end
     lu.assertEquals(text.bytes(1500), "1.50 kB")

@@ -129,11 +129,12 @@ local function style_of(series, k, n, figure)
     if series.style == "reference" then
         return "with lines lc rgb '#000000' lw 1.6 dt (8,5)"
     end
+    local again = not figure.ordered and (series.colour or k) > #M.colours -- dashes tell it apart
     local colour = figure.ordered and on_scale(n > 1 and (k - 1) / (n - 1) or 0)
         or M.colours[((series.colour or k) - 1) % #M.colours + 1]
     -- each later line is thinner, so that lines which coincide all show
     local width = n > 1 and 3.2 - math.min(0.7, 2 / (n - 1)) * (k - 1) or 2.2
-    local dash = series.dash and " dt (6,4)" or ""
+    local dash = (series.dash or again) and " dt (6,4)" or ""
     if series.style == "boxes" then
         return ("with boxes fs solid 0.75 noborder lc rgb '%s'"):format(colour)
     elseif series.style == "points" then

@@ -46,13 +46,17 @@ local function word(command)
     return status == 0 and output ~= "" and output or nil
 end
 
--- facts: dumps = list of { path, arrays, ... } (each gains sha256 when it lacks one and its path
--- is a file), device and threads as used, library = { version, flags, ... } from the core. All
--- optional, and copied by reference into the result.
+-- facts, all optional and copied by reference into the result:
+--   dumps     list of { path, arrays, ... }; each gains the sha256 of its file when it has none
+--             (sha256 = false asks for none: a hash reads the whole file)
+--   device, threads    as used
+--   library   { version, flags, ... } from the core
 function M.collect(facts)
     facts = facts or {}
     for _, dump in ipairs(facts.dumps or {}) do
-        dump.sha256 = dump.sha256 or M.sha256(dump.path)
+        if dump.sha256 == nil then
+            dump.sha256 = M.sha256(dump.path)
+        end
     end
     return {
         date = os.date "!%Y-%m-%dT%H:%M:%SZ",

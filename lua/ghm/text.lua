@@ -141,7 +141,7 @@ local function scaled(x, units, base, spell)
     while k < #units and size >= base * 0.9995 do
         size, k = size / base, k + 1
     end
-    if k == 0 then
+    if k == 0 or size >= base then -- below the units or beyond them
         return spell(x)
     end
     local digits = size >= 99.95 and "%.0f" or size >= 9.995 and "%.1f" or "%.2f"
@@ -162,8 +162,8 @@ end
 
 -- A duration in seconds: 830 ns, 12.4 µs, 3.20 ms, 1.50 s, 2 min 05 s, 1 h 02 min.
 function M.seconds(t)
-    if t ~= t or math.abs(t) == math.huge then
-        return plain(t)
+    if t ~= t or math.abs(t) > 1e12 then
+        return plain(t) .. " s"
     elseif t >= 3599.5 then
         local minutes = math.floor(t / 60 + 0.5)
         return ("%d h %02d min"):format(math.floor(minutes / 60), minutes % 60)
