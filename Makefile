@@ -1,0 +1,112 @@
+# ghm needs nothing but GNU make to start: demo, test and lint install what they lack (.ci/deps).
+#
+#   CC=clang CFLAGS=...   another compiler, flags after ours     V=1   show each command
+#   DEPS=:                install nothing, look for nothing
+#   SANITIZE=1            address and undefined-behaviour checks, built and tested in a place apart
+#   T=npy | TestNpy | TestNpy.test_name                          tests: only these
+
+MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := lib
+.DELETE_ON_ERROR:
+
+CC = gcc
+DEPS = .ci/deps
+Q = $(if $(V),,@)
+
+# Never fast-math: it drops the checks for NaN. No contraction: the same bits on every machine.
+# No -march: the library runs on any x86-64 or arm64, and picks its kernels when it opens.
+codegen = -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp
+warnings = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+           -Wconversion -Wdouble-promotion -Wvla -Wundef $(if $(WERROR),-Werror)
+cflags = $(codegen) $(sanitize) $(warnings) -g -fPIC -fvisibility=hidden $(CFLAGS)
+ldflags = -shared -fopenmp $(sanitize) -Wl,-soname,libghm.so.0 -Wl,--no-undefined -Wl,-z,nodelete $(LDFLAGS)
+
+build = build
+ifdef SANITIZE
+build = build/sanitize
+sanitize = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# LuaJIT is not sanitized itself, so the runtime comes first; what it leaves at exit is no leak.
+under_sanitizer = LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) \
+                  ASAN_OPTIONS=detect_leaks=0 GHM_LIBRARY=$(CURDIR)/$(library)
+endif
+library = $(build)/libghm.so
+
+# kernels.c is compiled once for each instruction set that the target can have:
+isas_x86_64  = plain avx2 avx512
+isas_other   = plain
+isa_plain    =
+isa_avx2     = -mavx2 -mfma -mbmi2 -mf16c
+isa_avx512   = $(isa_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+target      := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine 2>/dev/null)))
+isas         = $(or $(isas_$(target)),$(isas_other))
+
+kernels = $(isas:%=$(build)/kernels_%.o)
+once = $(patsubst core/%.c,$(build)/%.o,$(filter-out core/kernels.c,$(wildcard core/*.c)))
+objects = $(once) $(kernels)
+
+# What ghm_build() says; status.c alone is compiled again when it changes.
+commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
+info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(codegen) $(sanitize) $(CFLAGS)
+
+.PHONY: all lib deps demo test lint format clean help FORCE
+
+## lib: build build/libghm.so (the default)
+all lib: $(library)
+
+## deps: install what demo and test need
+deps:
+	@$(DEPS) run test
+
+## demo: install what is missing, build, sweep bins over the bundled real dump
+demo:
+	@$(DEPS) run
+	@$(MAKE) --no-print-directory lib
+	luajit experiments/sweep_bins.lua
+
+## test: install what is missing, build, run every spec (T=npy: spec/test_npy.lua alone)
+test:
+	@$(DEPS) run test
+	@$(MAKE) --no-print-directory lib
+	@$(under_sanitizer) luajit spec/run.lua $(T)
+
+## lint: luacheck, clang-format, compiler warnings as errors, house rules
+lint:
+	@$(DEPS) build lint
+	@.ci/lint
+	@$(MAKE) --no-print-directory build=build/lint WERROR=1 lib
+
+## format: lay the C code out as .clang-format says
+format:
+	@$(DEPS) build lint
+	clang-format -i core/*.[ch]
+
+## clean: remove what was built; runs/ stays
+clean:
+	rm -rf build
+
+## help: this list
+help:
+	@sed -n 's/^## \([a-z]*\): /  \1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+$(library): $(objects) $(build)/flags
+	@echo "  LD $@"
+	$(Q)$(CC) $(ldflags) -o $@ $(objects) -lm
+
+$(kernels): $(build)/kernels_%.o: core/kernels.c $(build)/flags
+	@echo "  CC $@"
+	$(Q)$(CC) $(cflags) $(isa_$*) -DGHM_ISA=$* -MMD -MP -c -o $@ $<
+
+$(once): $(build)/%.o: core/%.c $(build)/flags
+	@echo "  CC $@"
+	$(Q)$(CC) $(cflags) $(if $(filter status,$*),-DGHM_BUILD='"$(info)"') -MMD -MP -c -o $@ $<
+
+$(build)/status.o: $(build)/info
+
+# Stamps: written only when their text changes, so that what depends on them is built again then.
+$(build)/flags: text = $(CC) $(cflags) $(isas) $(isa_avx512) $(ldflags) $(notdir $(objects))
+$(build)/info: text = $(info)
+$(build)/flags $(build)/info: FORCE
+	@mkdir -p $(@D)
+	@echo '$(text)' | cmp -s - $@ || echo '$(text)' >$@
+
+-include $(objects:.o=.d)
