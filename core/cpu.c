@@ -44,8 +44,10 @@ static int cpu_open(int index, int32_t *threads, void **state, char *name, size_
         return ghm_fail(GHM_E_DEVICE, "cpu:%d: there is one cpu device, cpu", index);
     }
     if (!kernels) {
-        return ghm_fail(GHM_E_DEVICE, "GHM_ISA is '%s', expected plain, avx2 or avx512 as far as "
-                        "this CPU has it", getenv("GHM_ISA"));
+        return ghm_fail(GHM_E_DEVICE,
+                        "GHM_ISA is '%s', expected plain, avx2 or avx512 as far as "
+                        "this CPU has it",
+                        getenv("GHM_ISA"));
     }
     cpu_state *cpu = calloc(1, sizeof *cpu);
     *threads = *threads > 0 ? *threads : omp_get_num_procs();

@@ -36,7 +36,7 @@ static void copy_out(float *to, int64_t begin, const float *from, int n)
 }
 
 int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
-                        const ghm_outputs *out)
+                 const ghm_outputs *out)
 {
     cpu_state *cpu = state;
     int64_t blocks = block_count(batch);
@@ -47,9 +47,10 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
     for (int64_t j = 0; j < c->bins; j++) {
         beta[j] = (float)c->beta[j];
     }
-    float mu = c->mu > FLT_MIN ? (float)c->mu : FLT_MIN;
-    ghm_slopes slopes = {c->function, (float)c->a, (float)c->b, mu, (int32_t)c->bins,
-                         c->thresholds, beta, (float)c->grad_scale, (float)c->loss_scale};
+    float mu = fmaxf((float)c->mu, FLT_MIN);
+    ghm_slopes slopes = {c->function, (float)c->a,          (float)c->b,
+                         mu,          (int32_t)c->bins,     c->thresholds,
+                         beta,        (float)c->grad_scale, (float)c->loss_scale};
     int stopped = 0;
 #pragma omp parallel num_threads(cpu->threads) reduction(| : stopped)
     {
@@ -67,11 +68,10 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
                 soft_slope(&b, n, c, results[0], results[1], results[2], results[3]);
             } else {
                 void (*slope)(const float *, const float *, const float *, int, const ghm_slopes *,
-                              float *, float *, float *, float *) =
-                    batch->task == GHM_REGRESSION ? cpu->kernels->boxes_slope
-                                                  : cpu->kernels->classes_slope;
-                slope(b.px, b.pt, b.pw, n, &slopes, results[0], results[1], results[2],
-                      results[3]);
+                              float *, float *, float *, float *) = batch->task == GHM_REGRESSION
+                                                                      ? cpu->kernels->boxes_slope
+                                                                      : cpu->kernels->classes_slope;
+                slope(b.px, b.pt, b.pw, n, &slopes, results[0], results[1], results[2], results[3]);
             }
             copy_out(out->grad, begin, results[0], n);
             copy_out(out->beta, begin, results[1], n);

@@ -117,8 +117,9 @@ static void fill_block(const cpu_state *cpu, const ghm_plan *plan, const ghm_bat
                        int64_t begin, int n, worker *me)
 {
     ghm_buffers *b = &me->buffers;
-    void (*keys)(const float *, const float *, const float *, int, const ghm_plan *, ghm_block *) =
-        batch->task == GHM_REGRESSION ? cpu->kernels->boxes : cpu->kernels->classes;
+    void (*keys)(const float *, const float *, const float *, int, const ghm_plan *,
+                 ghm_block *) = batch->task == GHM_REGRESSION ? cpu->kernels->boxes
+                                                              : cpu->kernels->classes;
     ghm_load_block(cpu->kernels, batch, begin, n, b);
     keys(b->px, b->pt, b->pw, n, plan, &me->block);
     if (me->block.suspect) {

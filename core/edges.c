@@ -103,8 +103,10 @@ static int split_cells(ghm_edges *edges)
         shift--;
     }
     if (shift < GHM_SHIFT_MIN) {
-        return ghm_fail(GHM_E_EDGES, "%lld edges lie too close for one sketch: declare fewer "
-                        "configurations together", (long long)edges->n_thresholds);
+        return ghm_fail(GHM_E_EDGES,
+                        "%lld edges lie too close for one sketch: declare fewer "
+                        "configurations together",
+                        (long long)edges->n_thresholds);
     }
     int key_bits = edges->task == GHM_REGRESSION ? 31 : 32;
     edges->shift = shift;

@@ -111,12 +111,11 @@ int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, dou
     }
     size_t room = (size_t)samples + 1;
     exact_work work = {malloc(room * 8), malloc(room * 8), malloc(room * 8), malloc(room * 8), 0};
-    ghm_facts facts = {.samples = samples, .first_nonfinite = -1, .first_soft = -1,
-                       .first_bad_label = -1};
+    ghm_facts facts = {
+        .samples = samples, .first_nonfinite = -1, .first_soft = -1, .first_bad_label = -1};
     int status = work.order && work.spare && work.key && work.g
-                     ? GHM_OK
-                     : ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples",
-                                (long long)samples);
+                   ? GHM_OK
+                   : ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
     if (status == GHM_OK) {
         gather(batch, &work, &facts);
         status = ghm_judge(batch, &facts, 0);

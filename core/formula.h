@@ -139,7 +139,8 @@ GHM_INLINE float ghm_exp_minus(float a)
     p = p * r + 0.5f;
     p = (p * r) * r + r + 1.0f;
     int32_t k = (int32_t)n, half = k >> 1;
-    return p * ghm_float((uint32_t)(half + 127) << 23) * ghm_float((uint32_t)(k - half + 127) << 23);
+    return p * ghm_float((uint32_t)(half + 127) << 23) *
+           ghm_float((uint32_t)(k - half + 127) << 23);
 }
 
 /* ln(1 + e) for e in [0, 1] within 1.5e-7 relative: 2 atanh(e / (2 + e)). */

@@ -32,17 +32,17 @@ enum {
 
 enum ghm_status {
     GHM_OK = 0,
-    GHM_E_ARGUMENT,    /* a value outside its range, a NULL that is not allowed, an unknown name */
-    GHM_E_MEMORY,      /* an allocation failed */
-    GHM_E_NONFINITE,   /* NaN or infinity in a valid sample; see ghm_facts for how many and where */
-    GHM_E_SOFT,        /* a dense target other than 0 or 1, where a hard one was announced */
-    GHM_E_LABEL,       /* an integer label outside the classes and the background */
-    GHM_E_EDGES,       /* edges too close to tell apart, or not declared when the sketch was made */
-    GHM_E_MISMATCH,    /* two sketches that do not fit together */
-    GHM_E_FILE,        /* a file that cannot be read or written, or is no sketch */
-    GHM_E_DEVICE,      /* no such device, or it failed */
-    GHM_E_OVERFLOW,    /* more samples than the integer state can hold */
-    GHM_E_INTERRUPTED  /* ghm_interrupt_set(1), or SIGINT after ghm_interrupt_catch() */
+    GHM_E_ARGUMENT,   /* a value outside its range, a NULL that is not allowed, an unknown name */
+    GHM_E_MEMORY,     /* an allocation failed */
+    GHM_E_NONFINITE,  /* NaN or infinity in a valid sample; see ghm_facts for how many and where */
+    GHM_E_SOFT,       /* a dense target other than 0 or 1, where a hard one was announced */
+    GHM_E_LABEL,      /* an integer label outside the classes and the background */
+    GHM_E_EDGES,      /* edges too close to tell apart, or not declared when the sketch was made */
+    GHM_E_MISMATCH,   /* two sketches that do not fit together */
+    GHM_E_FILE,       /* a file that cannot be read or written, or is no sketch */
+    GHM_E_DEVICE,     /* no such device, or it failed */
+    GHM_E_OVERFLOW,   /* more samples than the integer state can hold */
+    GHM_E_INTERRUPTED /* ghm_interrupt_set(1), or SIGINT after ghm_interrupt_catch() */
 };
 
 /* What one sample is: an element of [rows, cols]. */
@@ -72,17 +72,17 @@ typedef struct ghm_batch {
     int64_t cols;           /* >= 1: classes, or 4 for boxes */
     const void *pred;       /* logits, or predicted box deltas: [rows, cols] */
     const void *target;
-    const void *weight;     /* label_weight: a sample is valid where it is > 0; NULL: all are */
+    const void *weight; /* label_weight: a sample is valid where it is > 0; NULL: all are */
 } ghm_batch;
 
 /* What a pass saw. Positions are flat indices into [rows, cols]; -1 where there is none. */
 typedef struct ghm_facts {
     int64_t samples;
-    int64_t valid;           /* weight > 0, finite */
-    int64_t positive;        /* valid with target 1; 0 for regression and soft targets */
-    int64_t nonfinite;       /* NaN or infinity in pred, target or weight of a sample in use */
+    int64_t valid;     /* weight > 0, finite */
+    int64_t positive;  /* valid with target 1; 0 for regression and soft targets */
+    int64_t nonfinite; /* NaN or infinity in pred, target or weight of a sample in use */
     int64_t first_nonfinite;
-    int64_t soft;            /* dense targets other than 0 and 1 in valid samples */
+    int64_t soft; /* dense targets other than 0 and 1 in valid samples */
     int64_t first_soft;
     int64_t bad_labels;      /* labels outside the classes and the background */
     int64_t first_bad_label; /* the row */
@@ -109,22 +109,22 @@ enum ghm_group { GHM_BOTH = -1, GHM_NEGATIVES = 0, GHM_POSITIVES = 1 };
 
 /* The switches of GHM, mmdetection's newest being the defaults that ghm_config_default gives. */
 typedef struct ghm_config {
-    int64_t bins;        /* M, 1..GHM_MAX_BINS */
-    double momentum;     /* [0, 1) */
-    double loss_weight;  /* finite */
-    double mu;           /* > 0; regression only */
-    int32_t divide;      /* enum ghm_divide: by the non-empty regions, or by M (the paper) */
-    int32_t start;       /* enum ghm_start: what S is before the first call */
-    int32_t empty;       /* enum ghm_empty: what an empty region's S does */
-    int32_t reduction;   /* enum ghm_reduction */
+    int64_t bins;       /* M, 1..GHM_MAX_BINS */
+    double momentum;    /* [0, 1) */
+    double loss_weight; /* finite */
+    double mu;          /* > 0; regression only */
+    int32_t divide;     /* enum ghm_divide: by the non-empty regions, or by M (the paper) */
+    int32_t start;      /* enum ghm_start: what S is before the first call */
+    int32_t empty;      /* enum ghm_empty: what an empty region's S does */
+    int32_t reduction;  /* enum ghm_reduction */
 } ghm_config;
 
 typedef struct ghm_result {
-    double loss;         /* 0 with GHM_NONE: the elements come from ghm_gradient */
-    double tot;          /* max(valid, 1), or max(sum of weights, 1) for regression */
-    int64_t n;           /* non-empty regions of this call */
-    double beta_max;     /* largest beta of a non-empty region */
-    double grad_scale;   /* what ghm_gradient multiplies beta * dl/dx with */
+    double loss;       /* 0 with GHM_NONE: the elements come from ghm_gradient */
+    double tot;        /* max(valid, 1), or max(sum of weights, 1) for regression */
+    int64_t n;         /* non-empty regions of this call */
+    double beta_max;   /* largest beta of a non-empty region */
+    double grad_scale; /* what ghm_gradient multiplies beta * dl/dx with */
 } ghm_result;
 
 /* How one configuration's weights treat the samples of a sketch. See ghm_sketch_study. */
@@ -192,8 +192,8 @@ int ghm_sketch_load(const char *path, ghm_sketch **out);
 
 int ghm_sketch_facts(const ghm_sketch *sketch, ghm_facts *out); /* totals; first_* are -1 */
 int32_t ghm_sketch_task(const ghm_sketch *sketch);
-int32_t ghm_sketch_soft(const ghm_sketch *sketch);   /* 1: holds soft targets */
-int64_t ghm_sketch_cells(const ghm_sketch *sketch);  /* cells in use */
+int32_t ghm_sketch_soft(const ghm_sketch *sketch);    /* 1: holds soft targets */
+int64_t ghm_sketch_cells(const ghm_sketch *sketch);   /* cells in use */
 uint64_t ghm_sketch_digest(const ghm_sketch *sketch); /* equal state, equal digest */
 
 /* -- questions to a sketch: nothing reads data again ---------------------------------------- */
@@ -266,10 +266,10 @@ typedef struct ghm_mixture {
     double positive_share, positive_mean, positive_sd; /* logits of positives */
     double outlier_share, outlier_mean, outlier_sd;    /* mislabelled: sign of the logit wrong */
     double easy_mean, easy_sd;
-    double ignored_share;                              /* weight 0 */
-    double uniform;                                    /* 1: g uniform on [0, 1], shares unused */
-    double laplace_scale;                              /* boxes: scale b of the errors */
-    double box_outlier_share, box_outlier_sd;          /* boxes: normal errors far out */
+    double ignored_share;                     /* weight 0 */
+    double uniform;                           /* 1: g uniform on [0, 1], shares unused */
+    double laplace_scale;                     /* boxes: scale b of the errors */
+    double box_outlier_share, box_outlier_sd; /* boxes: normal errors far out */
 } ghm_mixture;
 
 /* name: detector, converged, fresh, uniform. drift in [0, 1] moves the mixture from `fresh` (0) to

@@ -27,15 +27,17 @@ int ghm_gradient(ghm_device *device, const ghm_batch *batch, int32_t function, d
     }
     if ((function == GHM_SMOOTH_L1 && !(a > 0 && isfinite(a))) ||
         (function == GHM_FOCAL && !(a < 1 && b >= 0 && isfinite(b)))) {
-        return ghm_fail(GHM_E_ARGUMENT, "the loss has parameters %g and %g, which are outside its "
-                        "range", a, b);
+        return ghm_fail(GHM_E_ARGUMENT,
+                        "the loss has parameters %g and %g, which are outside its "
+                        "range",
+                        a, b);
     }
     float *thresholds = malloc((size_t)(bins + 1) * sizeof *thresholds);
     if (!thresholds) {
         return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)bins);
     }
     ghm_thresholds(batch->task, bins, mu, thresholds);
-    ghm_coefficients coefficients = {function, a,    b,          bins,      mu,
+    ghm_coefficients coefficients = {function,   a,    b,          bins,      mu,
                                      thresholds, beta, grad_scale, loss_scale};
     int status = device->backend->gradient(device->state, batch, &coefficients, out);
     free(thresholds);

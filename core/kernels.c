@@ -14,11 +14,11 @@
 #define GHM_ISA plain
 #endif
 #define PASTE(a, b) a##b
-#define TABLE(isa) PASTE(ghm_kernels_, isa)
-#define TEXT_(isa) #isa
-#define TEXT(isa) TEXT_(isa)
+#define TABLE(isa)  PASTE(ghm_kernels_, isa)
+#define TEXT_(isa)  #isa
+#define TEXT(isa)   TEXT_(isa)
 
-#define SIGN 0x80000000u
+#define SIGN     0x80000000u
 #define INFINITE 0x7f800000u
 
 static void widen_half(const uint16_t *restrict in, float *restrict out, int n)
@@ -102,9 +102,8 @@ static void classes(const float *restrict x, const float *restrict t, const floa
 }
 
 /* fl(pred - target) chooses the cell; its rounding error (Knuth's two-sum) goes into the offset. */
-static void boxes(const float *restrict pred, const float *restrict target,
-                  const float *restrict w, int n, const ghm_plan *restrict plan,
-                  ghm_block *restrict block)
+static void boxes(const float *restrict pred, const float *restrict target, const float *restrict w,
+                  int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
     static const float no_positives[GHM_BLOCK];
     uint32_t valid = 0, unit = 0, suspect = 0, low_mask = (1u << plan->shift) - 1;
@@ -165,10 +164,9 @@ static inline float power(float g, float gamma)
     return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
 }
 
-static void classes_slope(const float *restrict x, const float *restrict t,
-                          const float *restrict w, int n, const ghm_slopes *restrict slopes,
-                          float *restrict grad, float *restrict beta, float *restrict norm,
-                          float *restrict loss)
+static void classes_slope(const float *restrict x, const float *restrict t, const float *restrict w,
+                          int n, const ghm_slopes *restrict slopes, float *restrict grad,
+                          float *restrict beta, float *restrict norm, float *restrict loss)
 {
     for (int i = 0; i < n; i++) {
         float sign = t[i] == 1.0f ? -1.0f : 1.0f, s = sign * x[i];

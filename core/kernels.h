@@ -9,8 +9,8 @@
 #include "private.h"
 
 enum {
-    GHM_BLOCK = 512,      /* samples per block: its buffers stay in the first-level cache */
-    GHM_COUNT_SHIFT = 43, /* a pair's first word: count << 43 | sum of offsets */
+    GHM_BLOCK = 512,          /* samples per block: its buffers stay in the first-level cache */
+    GHM_COUNT_SHIFT = 43,     /* a pair's first word: count << 43 | sum of offsets */
     GHM_DRAIN = (1 << 21) - 1 /* samples a table takes before either field could overflow */
 };
 

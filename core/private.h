@@ -37,9 +37,9 @@ int ghm_fail(int status, const char *format, ...) __attribute__((format(printf, 
  * values, so there the side slot holds the keys *below* the edge.
  */
 enum {
-    GHM_SHIFT = 13,     /* cells of 2^-10 relative width: third-order error below 1e-9 (DESIGN.md) */
-    GHM_SHIFT_MIN = 8,  /* finer cells only where close edges force them */
-    GHM_WIDE_BITS = 8   /* offsets carry 8 bits below a float32 spacing: see ghm_cell */
+    GHM_SHIFT = 13,    /* cells of 2^-10 relative width: third-order error below 1e-9 (DESIGN.md) */
+    GHM_SHIFT_MIN = 8, /* finer cells only where close edges force them */
+    GHM_WIDE_BITS = 8  /* offsets carry 8 bits below a float32 spacing: see ghm_cell */
 };
 
 typedef struct ghm_edges {

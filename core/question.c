@@ -87,7 +87,7 @@ static int ask_hard(const ghm_sketch *sketch, const void *out, const ghm_line **
     GHM_TRY(ask(sketch, out, lines));
     if (sketch->soft_targets) {
         return ghm_fail(GHM_E_SOFT, "soft targets have no single key: only counts, BCE and g of "
-                        "both groups can be asked of them");
+                                    "both groups can be asked of them");
     }
     return GHM_OK;
 }
@@ -127,8 +127,10 @@ static int check_function(int task, int32_t function, double a, double b)
                         a);
     }
     if (focal && !(a < 1 && b >= 0 && isfinite(b))) {
-        return ghm_fail(GHM_E_ARGUMENT, "alpha is %g and gamma %g, expected alpha below 1, gamma "
-                        ">= 0", a, b);
+        return ghm_fail(GHM_E_ARGUMENT,
+                        "alpha is %g and gamma %g, expected alpha below 1, gamma "
+                        ">= 0",
+                        a, b);
     }
     return GHM_OK;
 }
@@ -207,8 +209,7 @@ int ghm_sketch_cut(const ghm_sketch *sketch, int64_t bins, double mu, int64_t *c
         }
         if (at == edges->n_thresholds || edges->thresholds[at] != wanted) {
             return ghm_fail(GHM_E_EDGES, "bins = %lld%s was not declared when the sketch was made",
-                            (long long)bins,
-                            edges->task == GHM_REGRESSION ? " with this mu" : "");
+                            (long long)bins, edges->task == GHM_REGRESSION ? " with this mu" : "");
         }
         cut[j] = at + 1;
     }

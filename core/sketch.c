@@ -153,8 +153,10 @@ int ghm_check_batch(const ghm_batch *batch)
     if (!one_of(batch->pred_dtype, "+++---") ||
         !one_of(batch->target_dtype, labels ? "---+++" : "++++--") ||
         (batch->weight && !one_of(batch->weight_dtype, "+--+--"))) {
-        return ghm_fail(GHM_E_ARGUMENT, "dtypes are pred %d, target %d, weight %d: one does not fit "
-                        "its array", batch->pred_dtype, batch->target_dtype, batch->weight_dtype);
+        return ghm_fail(GHM_E_ARGUMENT,
+                        "dtypes are pred %d, target %d, weight %d: one does not fit "
+                        "its array",
+                        batch->pred_dtype, batch->target_dtype, batch->weight_dtype);
     }
     if (batch->rows > 0 && (!batch->pred || !batch->target)) {
         return ghm_fail(GHM_E_ARGUMENT, "%s is NULL", batch->pred ? "target" : "pred");
@@ -165,16 +167,19 @@ int ghm_check_batch(const ghm_batch *batch)
 int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite)
 {
     if (facts->bad_labels) {
-        return ghm_fail(GHM_E_LABEL, "%lld labels are beyond the %lld classes, the first in row "
-                        "%lld", (long long)facts->bad_labels, (long long)batch->cols,
+        return ghm_fail(GHM_E_LABEL,
+                        "%lld labels are beyond the %lld classes, the first in row "
+                        "%lld",
+                        (long long)facts->bad_labels, (long long)batch->cols,
                         (long long)facts->first_bad_label);
     }
     if (facts->nonfinite && !ignore_nonfinite) {
         int64_t at = facts->first_nonfinite;
-        return ghm_fail(GHM_E_NONFINITE, "%lld of %lld samples are not finite, the first at row "
-                        "%lld, column %lld", (long long)facts->nonfinite,
-                        (long long)facts->samples, (long long)(at / batch->cols),
-                        (long long)(at % batch->cols));
+        return ghm_fail(GHM_E_NONFINITE,
+                        "%lld of %lld samples are not finite, the first at row "
+                        "%lld, column %lld",
+                        (long long)facts->nonfinite, (long long)facts->samples,
+                        (long long)(at / batch->cols), (long long)(at % batch->cols));
     }
     if (facts->soft) {
         int64_t at = facts->first_soft;
@@ -298,8 +303,7 @@ int ghm_sketch_merge(ghm_sketch *into, const ghm_sketch *from)
         return GHM_OK;
     }
     GHM_TRY(kinds_fit(into, from->soft_targets));
-    return absorb(into, from->cells, &from->soft, &from->facts, &from->weights,
-                  from->soft_targets);
+    return absorb(into, from->cells, &from->soft, &from->facts, &from->weights, from->soft_targets);
 }
 
 int ghm_sketch_facts(const ghm_sketch *sketch, ghm_facts *out)

@@ -49,7 +49,7 @@ static void on_interrupt(int signal_number)
 
 int ghm_interrupt_catch(void)
 {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     if (sigaction(SIGINT, &action, NULL) != 0) {
         return ghm_fail(GHM_E_DEVICE, "cannot catch SIGINT");

@@ -12,23 +12,53 @@ static const struct {
     ghm_mixture mixture;
 } presets[] = {
     {"fresh",
-     {.hard_share = 0.02, .hard_mean = -4, .hard_sd = 0.6,
-      .positive_share = 0.01, .positive_mean = -4.3, .positive_sd = 0.6,
-      .outlier_share = 0.0005, .outlier_mean = -4, .outlier_sd = 0.6,
-      .easy_mean = -4.6, .easy_sd = 0.5, .ignored_share = 0.02,
-      .laplace_scale = 0.6, .box_outlier_share = 0.05, .box_outlier_sd = 2}},
+     {.hard_share = 0.02,
+      .hard_mean = -4,
+      .hard_sd = 0.6,
+      .positive_share = 0.01,
+      .positive_mean = -4.3,
+      .positive_sd = 0.6,
+      .outlier_share = 0.0005,
+      .outlier_mean = -4,
+      .outlier_sd = 0.6,
+      .easy_mean = -4.6,
+      .easy_sd = 0.5,
+      .ignored_share = 0.02,
+      .laplace_scale = 0.6,
+      .box_outlier_share = 0.05,
+      .box_outlier_sd = 2}},
     {"detector",
-     {.hard_share = 0.02, .hard_mean = -0.5, .hard_sd = 1.8,
-      .positive_share = 0.01, .positive_mean = 0.5, .positive_sd = 2,
-      .outlier_share = 0.0005, .outlier_mean = 5, .outlier_sd = 2,
-      .easy_mean = -5.5, .easy_sd = 1.6, .ignored_share = 0.02,
-      .laplace_scale = 0.15, .box_outlier_share = 0.02, .box_outlier_sd = 1.5}},
+     {.hard_share = 0.02,
+      .hard_mean = -0.5,
+      .hard_sd = 1.8,
+      .positive_share = 0.01,
+      .positive_mean = 0.5,
+      .positive_sd = 2,
+      .outlier_share = 0.0005,
+      .outlier_mean = 5,
+      .outlier_sd = 2,
+      .easy_mean = -5.5,
+      .easy_sd = 1.6,
+      .ignored_share = 0.02,
+      .laplace_scale = 0.15,
+      .box_outlier_share = 0.02,
+      .box_outlier_sd = 1.5}},
     {"converged",
-     {.hard_share = 0.005, .hard_mean = -1, .hard_sd = 2,
-      .positive_share = 0.01, .positive_mean = 4, .positive_sd = 2.5,
-      .outlier_share = 0.0005, .outlier_mean = 8, .outlier_sd = 2,
-      .easy_mean = -9, .easy_sd = 2, .ignored_share = 0.02,
-      .laplace_scale = 0.05, .box_outlier_share = 0.01, .box_outlier_sd = 1}},
+     {.hard_share = 0.005,
+      .hard_mean = -1,
+      .hard_sd = 2,
+      .positive_share = 0.01,
+      .positive_mean = 4,
+      .positive_sd = 2.5,
+      .outlier_share = 0.0005,
+      .outlier_mean = 8,
+      .outlier_sd = 2,
+      .easy_mean = -9,
+      .easy_sd = 2,
+      .ignored_share = 0.02,
+      .laplace_scale = 0.05,
+      .box_outlier_share = 0.01,
+      .box_outlier_sd = 1}},
     {"uniform", {.positive_share = 0.5, .uniform = 1, .laplace_scale = 0.05}},
 };
 
@@ -48,8 +78,10 @@ int ghm_mixture_preset(const char *name, double drift, ghm_mixture *out)
 {
     const ghm_mixture *found = name ? find(name) : NULL;
     if (!found || !out) {
-        return ghm_fail(GHM_E_ARGUMENT, "no preset '%s', expected detector, converged, fresh or "
-                        "uniform", name ? name : "(none)");
+        return ghm_fail(GHM_E_ARGUMENT,
+                        "no preset '%s', expected detector, converged, fresh or "
+                        "uniform",
+                        name ? name : "(none)");
     }
     if (!(drift <= 1)) {
         return ghm_fail(GHM_E_ARGUMENT, "drift is %g, expected at most 1 (negative: none)", drift);
@@ -74,13 +106,15 @@ static int check_mixture(const ghm_mixture *m)
             return ghm_fail(GHM_E_ARGUMENT, "parameter %zu of the mixture is not finite", i);
         }
     }
-    double shares[] = {m->hard_share, m->positive_share, m->outlier_share, m->ignored_share,
-                       m->box_outlier_share,
-                       m->hard_share + m->positive_share + m->outlier_share};
+    double shares[] = {m->hard_share,        m->positive_share,
+                       m->outlier_share,     m->ignored_share,
+                       m->box_outlier_share, m->hard_share + m->positive_share + m->outlier_share};
     for (size_t i = 0; i < sizeof shares / sizeof *shares; i++) {
         if (!(shares[i] >= 0 && shares[i] <= 1)) {
-            return ghm_fail(GHM_E_ARGUMENT, "a share of the mixture, or their sum, is %g, expected "
-                            "0 to 1", shares[i]);
+            return ghm_fail(GHM_E_ARGUMENT,
+                            "a share of the mixture, or their sum, is %g, expected "
+                            "0 to 1",
+                            shares[i]);
         }
     }
     return GHM_OK;
@@ -93,9 +127,10 @@ int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint
         return ghm_fail(GHM_E_ARGUMENT, "the device, the mixture or an output is NULL");
     }
     if (rows < 0 || cols < 1 || rows > INT64_MAX / 8 / cols || step < 0 || step > UINT32_MAX) {
-        return ghm_fail(GHM_E_ARGUMENT, "shape [%lld, %lld] at step %lld: expected rows >= 0, cols "
-                        ">= 1, 0 <= step < 2^32", (long long)rows, (long long)cols,
-                        (long long)step);
+        return ghm_fail(GHM_E_ARGUMENT,
+                        "shape [%lld, %lld] at step %lld: expected rows >= 0, cols "
+                        ">= 1, 0 <= step < 2^32",
+                        (long long)rows, (long long)cols, (long long)step);
     }
     if (task != GHM_CLASSIFICATION && task != GHM_REGRESSION) {
         return ghm_fail(GHM_E_ARGUMENT, "task is %d, expected 0 or 1", task);
@@ -105,11 +140,10 @@ int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t i = 0; i < rows * cols; i++) {
         uint64_t at = (uint64_t)i;
-        ghm_sample sample =
-            task == GHM_CLASSIFICATION
-                ? ghm_synth_class(mixture, ghm_philox(seed, at, when, 0))
-                : ghm_synth_box(mixture, ghm_philox(seed, at, when, 1),
-                                ghm_philox(seed, at, when, 2));
+        ghm_sample sample = task == GHM_CLASSIFICATION
+                              ? ghm_synth_class(mixture, ghm_philox(seed, at, when, 0))
+                              : ghm_synth_box(mixture, ghm_philox(seed, at, when, 1),
+                                              ghm_philox(seed, at, when, 2));
         pred[i] = sample.pred;
         target[i] = sample.target;
         if (weight) {

@@ -1,0 +1,94 @@
+-- The core library: its declarations, cut out of core/ghm.h, and the one way to call it.
+--
+--   clib.C             the library; functions of ghm.h by name
+--   clib.check(status) nothing for GHM_OK; otherwise throws the fault that the status stands for
+--   clib.own(ptr, free) ptr, freed by the collector
+--   clib.version, clib.build
+
+local ffi = require "ffi"
+local fault = require "ghm.fault"
+
+local M = {}
+
+local here = debug.getinfo(1, "S").source:match "^@(.*)/lua/ghm/clib%.lua$"
+    or debug.getinfo(1, "S").source:match "^@lua/ghm/clib%.lua$" and "."
+    or ".."
+
+local function declarations(path)
+    local file = io.open(path)
+    if not file then
+        fault.raise("failed", "%s is missing: the library cannot be loaded without its header", path)
+    end
+    local text = file:read "*a"
+    file:close()
+    local from = select(2, text:find("/* cdef: begin */", 1, true))
+    local to = text:find("/* cdef: end */", 1, true)
+    assert(from and to, "ghm.h has lost its cdef marks")
+    return text:sub(from + 1, to - 1)
+end
+
+ffi.cdef(declarations(here .. "/core/ghm.h"))
+
+-- GHM_LIBRARY lets a sanitised or experimental build take the place of the usual one.
+local path = os.getenv "GHM_LIBRARY" or here .. "/build/libghm.so"
+local loaded, library = pcall(ffi.load, path)
+if not loaded then
+    fault.raise("failed", "%s cannot be loaded (run make): %s", path,
+        tostring(library):gsub("\n.*", ""))
+end
+
+M.C = library
+if library.ghm_abi() ~= library.GHM_ABI then
+    fault.raise("failed", "%s has ABI %d, its header says %d: run make", path, library.ghm_abi(),
+        tonumber(library.GHM_ABI))
+end
+M.version = ffi.string(library.ghm_version())
+M.build = ffi.string(library.ghm_build())
+
+-- What a status means to the user; anything else that fails is plain "failed".
+local kinds = {
+    [library.GHM_E_ARGUMENT] = "usage", [library.GHM_E_EDGES] = "usage",
+    [library.GHM_E_NONFINITE] = "dump", [library.GHM_E_SOFT] = "dump",
+    [library.GHM_E_LABEL] = "dump", [library.GHM_E_FILE] = "dump",
+    [library.GHM_E_DEVICE] = "device", [library.GHM_E_MISMATCH] = "mismatch",
+    [library.GHM_E_INTERRUPTED] = "interrupted",
+}
+
+-- where: put before the message (a path, a step), or nil.
+function M.check(status, where)
+    if status ~= 0 then
+        local message = ffi.string(library.ghm_last_error())
+        fault.raise(kinds[status] or "failed", "%s", where and where .. ": " .. message or message)
+    end
+end
+
+-- A place for a C object's pointer: out[0] after the call.
+function M.place(ctype)
+    return ffi.new(ctype .. "[1]")
+end
+
+function M.own(pointer, free)
+    return ffi.gc(pointer, free)
+end
+
+-- The value of an enum by its word: M.enum("GHM_START_", "first"); a usage fault names the words.
+function M.enum(prefix, key, word, words)
+    for _, known in ipairs(words) do
+        if known == word then
+            return tonumber(library[prefix .. word:upper()])
+        end
+    end
+    fault.raise("usage", "%s is '%s', expected %s", key, tostring(word), table.concat(words, ", "))
+end
+
+-- The words of the switches, in one place for the command line, the losses and the sweeps.
+M.words = {
+    divide = { "nonempty", "all" },
+    start = { "zero", "first", "uniform", "corrected" },
+    empty = { "keep", "decay" },
+    reduction = { "mean", "sum", "none" },
+    labels = { "zero_based", "one_based" },
+    nonfinite = { "error", "ignore" },
+}
+
+return M

@@ -1,0 +1,24 @@
+-- require "ghm": everything a script or the prompt uses.
+
+local losses = require "ghm.losses"
+
+local M = {
+    array = require "ghm.array",
+    batch = require "ghm.batch",
+    cli = require "ghm.cli",
+    device = require "ghm.device",
+    dump = require "ghm.dump",
+    fault = require "ghm.fault",
+    harmonise = require "ghm.harmonise",
+    json = require "ghm.json",
+    run = require "ghm.run",
+    sketch = require "ghm.sketch",
+    text = require "ghm.text",
+    version = require("ghm.clib").version,
+}
+
+for _, name in ipairs(losses.names) do
+    M[name] = losses[name]
+end
+
+return M

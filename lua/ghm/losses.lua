@@ -1,0 +1,171 @@
+-- Losses as a training loop knows them: forward, backward, state.
+--
+--   local loss = ghm.GHMC { bins = 30, momentum = 0.75 }
+--   local value, call = loss:forward(logits, target, label_weight)
+--   local grad = loss:backward()
+--
+-- pred, target and weight are arrays (ghm.array) or tables of numbers. A target of the shape of the
+-- logits is dense, 0/1 or soft; one of [rows] integers is labels (labels = "zero_based" or
+-- "one_based"). forward returns the loss, and what the call made of its regions; with
+-- reduction = "none" the loss is an array of the elements. backward returns d loss / d pred.
+
+local array = require "ghm.array"
+local batches = require "ghm.batch"
+local clib = require "ghm.clib"
+local device = require "ghm.device"
+local fault = require "ghm.fault"
+local ffi = require "ffi"
+local harmonise = require "ghm.harmonise"
+local nearest = require "ghm.nearest"
+local sketches = require "ghm.sketch"
+
+local C = clib.C
+local M = {}
+local Loss = {}
+Loss.__index = Loss
+
+-- What each loss takes beside the switches of harmonise, with its defaults (mmdetection's).
+local kinds = {
+    GHMC = { task = "classification", ghm = true, own = "bce", keys = {} },
+    GHMR = { task = "regression", ghm = true, own = "asl1", keys = {} },
+    BCE = { task = "classification", own = "bce", keys = {} },
+    Focal = { task = "classification", own = "focal", keys = { alpha = 0.25, gamma = 2 } },
+    ASL1 = { task = "regression", own = "asl1", keys = { mu = 0.02 } },
+    SmoothL1 = { task = "regression", own = "smooth_l1", keys = { beta = 1 } },
+}
+local common = { "loss_weight", "reduction" }
+local about_data = { "labels", "nonfinite", "device" }
+
+local function known_keys(kind)
+    local known = {}
+    for _, list in ipairs { about_data, kind.ghm and harmonise.keys or common } do
+        for _, key in ipairs(list) do
+            known[#known + 1] = key
+        end
+    end
+    for key in pairs(kind.keys) do
+        known[#known + 1] = key
+    end
+    return known
+end
+
+local function make(name, given)
+    local kind = kinds[name]
+    local self = setmetatable({ name = name, kind = kind, task = kind.task, options = {} }, Loss)
+    local config, known = {}, known_keys(kind)
+    for key, value in pairs(given or {}) do
+        if not nearest.is_one_of(key, known) then
+            fault.raise("usage", "%s: unknown key '%s'%s", name, tostring(key),
+                nearest.hint(tostring(key), known))
+        end
+        if nearest.is_one_of(key, about_data) or kind.keys[key] then
+            self.options[key] = value
+        else
+            config[key] = value
+        end
+    end
+    for key, value in pairs(kind.keys) do
+        self.options[key] = self.options[key] or value
+    end
+    if not kind.ghm then
+        -- one region and no momentum: every beta is 1, which is the plain loss
+        config.bins, config.mu = 1, self.options.mu
+    end
+    self.harmonise = harmonise.new(kind.task, config)
+    self.config = self.harmonise.config
+    self.a = self.options.alpha or self.options.beta or self.config.mu or 0
+    self.b = self.options.gamma or 0
+    self.sketch = sketches.new { task = kind.task, bins = self.config.bins, mu = self.config.mu,
+        knots = self.options.beta }
+    return self
+end
+
+for name in pairs(kinds) do
+    M[name] = function(given)
+        return make(name, given)
+    end
+end
+M.names = { "GHMC", "GHMR", "BCE", "Focal", "ASL1", "SmoothL1" }
+
+local function is_labels(pred, target)
+    local dtype = array.is(target) and target.dtype
+    local integral = dtype and dtype:match "^[iu]" and dtype ~= "u1"
+    local columns = #pred.shape >= 2 and pred.shape[#pred.shape] or 1
+    return columns > 1 and target.n * columns == pred.n or integral and columns == 1
+end
+
+function Loss:batch(pred, target, weight)
+    pred = array.is(pred) and pred or array.from(pred, "f4")
+    target = array.is(target) and target or array.from(target, "f4")
+    if self.task == "regression" then
+        return batches.regression { pred = pred, target = target, weight = weight }
+    end
+    if is_labels(pred, target) then
+        local labels = target.dtype == "f4" and target:convert "i8" or target
+        return batches.classification { logits = pred, labels = labels, weight = weight,
+            base = self.options.labels }
+    end
+    return batches.classification { logits = pred, target = target, weight = weight }
+end
+
+-- Loss of a batch (ghm.batch): value, call. See the top of the file.
+function Loss:forward_batch(batch, where)
+    local sketch = self.sketch:like()
+    local facts = sketch:add(batch, { nonfinite = self.options.nonfinite, where = where,
+        device = self.options.device })
+    local call
+    if self.kind.ghm then
+        call = self.harmonise:step(sketch)
+    else
+        local cut = sketch:cut(1, self.config.mu)
+        local sums = sketch:sums(self.kind.own, self.a, self.b)
+        call = self.harmonise:apply(sketches.fold(sketch:counts(), cut, 1, "int64_t"),
+            sketches.fold(sums, cut, 1, "double"), sketch:tot())
+    end
+    sketch:free()
+    call.facts = facts
+    self.last = { batch = batch, call = call }
+    if self.config.reduction == "none" then
+        return self:elements "loss", call
+    end
+    return call.loss, call
+end
+
+function Loss:forward(pred, target, weight)
+    return self:forward_batch(self:batch(pred, target, weight))
+end
+
+local outputs = { grad = true, beta = true, norm = true, loss = true }
+
+-- One array per sample, of the shape of the predictions, of the last forward: "grad", "beta" (the
+-- weight of a sample), "norm" (its gradient norm g) or "loss" (loss_weight * beta * l).
+-- Ignored samples hold 0.
+function Loss:elements(what)
+    if not self.last then
+        fault.raise("usage", "%s: forward comes first", self.name)
+    end
+    if not outputs[what] then
+        fault.raise("usage", "%s: no elements '%s', expected grad, beta, norm or loss", self.name,
+            tostring(what))
+    end
+    local batch, call = self.last.batch, self.last.call
+    local out = array.new("f4", batch.shape)
+    local places = ffi.new "ghm_outputs"
+    places[what] = out.ptr
+    clib.check(C.ghm_gradient(self.options.device or device.default(), batch.c,
+        sketches.functions[self.kind.own], self.a, self.b, self.config.bins, self.config.mu or 1,
+        call.beta, call.grad_scale, self.config.loss_weight, places))
+    return out
+end
+
+-- d loss / d pred, f4 of the predictions' shape; beta is constant, as in the paper.
+function Loss:backward()
+    return self:elements "grad"
+end
+
+-- The momentum state: { S, updates, calls }.
+function Loss:state()
+    return self.harmonise:state()
+end
+
+return M

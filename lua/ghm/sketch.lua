@@ -1,0 +1,234 @@
+-- Sketches: read the data once, answer every configuration from the summary.
+--
+--   s = sketch.new{ task = "classification", bins = {5, 10, 20} }
+--   s:add(batch)
+--   s:regions(10)            counts and loss sums of ten unit regions
+--
+-- Per-interval answers are cdata arrays indexed from 0 and are remembered until the sketch changes,
+-- so a sweep asks for each function once.
+
+local clib = require "ghm.clib"
+local device = require "ghm.device"
+local fault = require "ghm.fault"
+local ffi = require "ffi"
+
+local C = clib.C
+local M = {}
+local Sketch = {}
+Sketch.__index = Sketch
+
+M.groups = { both = C.GHM_BOTH, negatives = C.GHM_NEGATIVES, positives = C.GHM_POSITIVES }
+
+M.functions = {
+    bce = C.GHM_BCE, focal = C.GHM_FOCAL, asl1 = C.GHM_ASL1, smooth_l1 = C.GHM_SMOOTH_L1,
+    norm = C.GHM_NORM, norm_squared = C.GHM_NORM_SQUARED, focal_norm = C.GHM_FOCAL_NORM,
+    smooth_l1_norm = C.GHM_SMOOTH_L1_NORM,
+}
+
+local function wrap(pointer)
+    return setmetatable({
+        c = clib.own(pointer, C.ghm_sketch_free),
+        task = C.ghm_sketch_task(pointer) == C.GHM_REGRESSION and "regression" or "classification",
+        answers = {},
+    }, Sketch)
+end
+
+local function list(ctype, values)
+    values = type(values) == "number" and { values } or values or {}
+    return ffi.new(ctype .. "[?]", math.max(#values, 1), values), #values
+end
+
+-- spec.task "classification" (default) or "regression"; spec.bins, spec.mu (regression), spec.knots:
+-- a number or a list each. Throws fault "usage" for values out of range and for edges too close.
+function M.new(spec)
+    local bins, n_bins = list("int64_t", spec.bins)
+    local mu, n_mu = list("double", spec.mu)
+    local knots, n_knots = list("double", spec.knots)
+    local task = spec.task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
+    local out = clib.place "ghm_sketch *"
+    clib.check(C.ghm_sketch_new(task, bins, n_bins, mu, n_mu, knots, n_knots, out))
+    return wrap(out[0])
+end
+
+function M.load(path)
+    local out = clib.place "ghm_sketch *"
+    clib.check(C.ghm_sketch_load(path, out))
+    return wrap(out[0])
+end
+
+local function pointer_of(self)
+    if not self.c then
+        fault.raise("usage", "the sketch was freed")
+    end
+    return self.c
+end
+
+-- Another, empty sketch with the same edges.
+function Sketch:like()
+    local out = clib.place "ghm_sketch *"
+    clib.check(C.ghm_sketch_like(pointer_of(self), out))
+    return wrap(out[0])
+end
+
+function Sketch:free()
+    if self.c then
+        C.ghm_sketch_free(ffi.gc(self.c, nil))
+        self.c = nil
+    end
+end
+
+local counted = { "samples", "valid", "positive", "nonfinite", "first_nonfinite", "soft",
+    "first_soft", "bad_labels", "first_bad_label", "weight_sum" }
+
+local function facts_table(c)
+    local facts = {}
+    for _, name in ipairs(counted) do
+        facts[name] = tonumber(c[name])
+    end
+    return facts
+end
+
+-- Reads a batch, in one pass. opts.nonfinite "error" (default) or "ignore"; opts.device; opts.where
+-- goes before an error's message. A dense target that turns out soft is read again as soft, which
+-- the returned facts say (facts.soft). Throws fault "dump" and leaves the sketch as it was.
+function Sketch:add(batch, opts)
+    opts = opts or {}
+    local facts = ffi.new "ghm_facts"
+    local ignore = opts.nonfinite == "ignore" and 1 or 0
+    local where = opts.device or device.default()
+    local status = C.ghm_sketch_add(where, pointer_of(self), batch.c, ignore, facts)
+    if status == C.GHM_E_SOFT and batch.c.target_form == C.GHM_DENSE then
+        local soft = facts.soft
+        batch.c.target_form = C.GHM_SOFT
+        status = C.ghm_sketch_add(where, self.c, batch.c, ignore, facts)
+        if status == 0 then
+            facts.soft = soft
+        end
+    end
+    clib.check(status, opts.where)
+    self.answers = {}
+    return facts_table(facts)
+end
+
+function Sketch:merge(other)
+    clib.check(C.ghm_sketch_merge(pointer_of(self), pointer_of(other)))
+    self.answers = {}
+    return self
+end
+
+function Sketch:save(path)
+    clib.check(C.ghm_sketch_save(pointer_of(self), path))
+end
+
+-- Totals over all that was added.
+function Sketch:facts()
+    local facts = ffi.new "ghm_facts"
+    clib.check(C.ghm_sketch_facts(pointer_of(self), facts))
+    return facts_table(facts)
+end
+
+-- tot of the loss: valid samples, or the sum of their weights for regression; at least 1.
+function Sketch:tot()
+    local facts = self:facts()
+    return math.max(self.task == "regression" and facts.weight_sum or facts.valid, 1)
+end
+
+function Sketch:is_soft()
+    return C.ghm_sketch_soft(pointer_of(self)) == 1
+end
+
+-- 16 hexadecimal digits, equal for equal state
+function Sketch:digest()
+    return bit.tohex(C.ghm_sketch_digest(pointer_of(self)))
+end
+
+function Sketch:intervals()
+    return tonumber(C.ghm_sketch_intervals(pointer_of(self)))
+end
+
+local function remember(self, key, make)
+    if not self.answers[key] then
+        self.answers[key] = make()
+    end
+    return self.answers[key]
+end
+
+local function group_of(word)
+    local group = M.groups[word or "both"]
+    return group or fault.raise("usage", "group is '%s', expected both, negatives, positives", word)
+end
+
+-- Per interval: int64_t[intervals].
+function Sketch:counts(group)
+    return remember(self, "counts " .. (group or "both"), function()
+        local out = ffi.new("int64_t[?]", self:intervals())
+        clib.check(C.ghm_sketch_counts(pointer_of(self), group_of(group), out))
+        return out
+    end)
+end
+
+-- Per interval: double[intervals], the sum of a function of M.functions with parameters a and b.
+function Sketch:sums(name, a, b, group)
+    local key = ("%s %.17g %.17g %s"):format(name, a or 0, b or 0, group or "both")
+    return remember(self, key, function()
+        local out = ffi.new("double[?]", self:intervals())
+        local code = M.functions[name]
+            or fault.raise("usage", "function '%s' is unknown", tostring(name))
+        clib.check(C.ghm_sketch_sums(pointer_of(self), code, a or 0, b or 0, group_of(group), out))
+        return out
+    end)
+end
+
+-- Where the regions of bins (and mu) begin among the intervals: int64_t[bins + 1].
+function Sketch:cut(bins, mu)
+    local cut = ffi.new("int64_t[?]", bins + 1)
+    clib.check(C.ghm_sketch_cut(pointer_of(self), bins, mu or 1, cut))
+    return cut
+end
+
+-- Folds a per-interval array into regions, an array of the same type with `bins` entries.
+function M.fold(values, cut, bins, ctype)
+    local out = ffi.new(ctype .. "[?]", bins)
+    for j = 0, bins - 1 do
+        for i = tonumber(cut[j]), tonumber(cut[j + 1]) - 1 do
+            out[j] = out[j] + values[i]
+        end
+    end
+    return out
+end
+
+-- Counts R and loss sums L of the loss that GHM weighs (BCE, or ASL1 with this mu):
+-- int64_t[bins], double[bins].
+function Sketch:regions(bins, mu)
+    local cut = self:cut(bins, mu)
+    local loss = self.task == "regression" and self:sums("asl1", mu) or self:sums "bce"
+    return M.fold(self:counts(), cut, bins, "int64_t"), M.fold(loss, cut, bins, "double")
+end
+
+-- The exact density's estimate at a list of gradient norms: list of densities. See ghm.h.
+function Sketch:density(norms, eps, mu, group)
+    local g, out = ffi.new("double[?]", #norms, norms), ffi.new("double[?]", #norms)
+    clib.check(C.ghm_sketch_density(pointer_of(self), mu or 1, eps, group_of(group), g, #norms,
+        out))
+    local densities = {}
+    for i = 1, #norms do
+        densities[i] = out[i - 1]
+    end
+    return densities
+end
+
+local studied = { "density_error_max", "density_error_mean", "cosine", "entropy", "effective",
+    "scarce_share" }
+
+-- How beta[bins] with density[bins] (cdata doubles) treats the samples; see ghm_study in ghm.h.
+function Sketch:study(bins, mu, eps, beta, density, scarce)
+    local out = ffi.new "ghm_study"
+    clib.check(C.ghm_sketch_study(pointer_of(self), bins, mu or 1, eps, beta, density, scarce, out))
+    local result = {}
+    for _, name in ipairs(studied) do
+        result[name] = out[name]
+    end
+    return result
+end
+
+return M
