@@ -46,7 +46,7 @@ objects = $(once) $(kernels)
 
 # What ghm_build() says; status.c alone is compiled again when it changes.
 commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
-info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(codegen) $(sanitize) $(CFLAGS)
+info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS))
 
 .PHONY: all lib deps demo test lint format clean help FORCE
 
