@@ -11,8 +11,10 @@ local M = {
     fault = require "ghm.fault",
     harmonise = require "ghm.harmonise",
     json = require "ghm.json",
+    keys = require "ghm.keys",
     run = require "ghm.run",
     sketch = require "ghm.sketch",
+    source = require "ghm.source",
     text = require "ghm.text",
     version = require("ghm.clib").version,
 }

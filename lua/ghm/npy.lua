@@ -107,8 +107,6 @@ function M.header(take, size, refuse)
     local start = 8 + width + length
     if length > HEADER_LIMIT then
         refuse("a header of %.0f bytes, expected at most %d", length, HEADER_LIMIT)
-    elseif start > size then
-        refuse("a header of %.0f bytes in a file with %.0f left", length, size - 8 - width)
     end
     local dict = read_dict(take(length), refuse)
     local info = { start = start, fortran = dict.fortran_order == "True" }
@@ -164,9 +162,7 @@ end
 -- The array whose elements begin at ptr (uint8_t pointer): a view kept alive by owner when
 -- stored is "mapped", else a new array.
 function M.array(info, ptr, owner, stored)
-    if info.n == 0 then
-        return array.new(info.dtype, info.shape)
-    elseif stored == "mapped" then
+    if stored == "mapped" then
         local view = array.view(ptr, info.dtype, info.shape, owner)
         view.readonly = true
         return view

@@ -1,0 +1,55 @@
+#!/usr/bin/env luajit
+-- What does one loss make of these steps? In order, sharing the momentum state.
+local here = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../lua/"
+package.path = here .. "?.lua;" .. here .. "?/init.lua;" .. package.path
+local ghm = require "ghm"
+
+local losses = { ghmc = "GHMC", ghmr = "GHMR", bce = "BCE", focal = "Focal", asl1 = "ASL1",
+    smooth_l1 = "SmoothL1" }
+
+ghm.cli.main({
+    name = "evaluate",
+    question = "One loss on the steps given, in order, sharing the momentum state.",
+    default_dump = "digits",
+    without = { "--out", "--name", "--plot", "--csv", "--dry-run", "--samples" },
+    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "divide", "start", "empty",
+        "reduction", "alpha", "gamma", "beta", "labels", single = true },
+    options = function(parser)
+        parser:option("--loss", "ghmc, ghmr, bce, focal, asl1 or smooth_l1 (ghmc)")
+            :choices { "ghmc", "ghmr", "bce", "focal", "asl1", "smooth_l1" }:default "ghmc"
+            :show_default(false)
+    end,
+}, function(args)
+    local options = { nonfinite = args.nonfinite, device = ghm.device.open(args.device,
+        args.threads) }
+    ghm.device.default(options.device)
+    for key in pairs(args.given) do
+        options[key] = args.keys[key]
+    end
+    local loss = ghm[losses[args.loss]](options)
+    local source = ghm.source.open(args, loss.task)
+    local rows = {}
+    source:each(function(step, batches)
+        for _, batch in ipairs(batches) do
+            local value, call = loss:forward_batch(batch, step.name)
+            local bins = loss.config.bins
+            local row = { step = step.name, pred = batch.names.pred, loss = call and value,
+                n = call.n, tot = call.tot, beta_max = call.beta_max,
+                samples = call.facts.samples, valid = call.facts.valid,
+                positive = call.facts.positive, nonfinite = call.facts.nonfinite,
+                soft = call.facts.soft, counts = ghm.harmonise.list(call.R, bins),
+                beta = ghm.harmonise.list(call.beta, bins), acc_sum = loss:state().S }
+            rows[#rows + 1] = row
+            if args.json then
+                print(ghm.json.encode(row))
+            end
+        end
+    end)
+    if not args.json then
+        io.write(ghm.text.table(rows, { "step", { key = "valid" }, { key = "positive" },
+            { key = "loss", format = "%.6g" }, { key = "n" },
+            { key = "beta_max", title = "largest beta", format = "%.4g" } }))
+        print(("%s on %s"):format(loss.name, ghm.device.name()))
+    end
+    return source:exit_code()
+end)

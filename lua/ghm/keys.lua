@@ -1,0 +1,44 @@
+-- The words of the command line that mean something to the core: limits, help, defaults.
+--
+--   keys { "bins", "momentum", single = true }   -> the `keys` of a cli spec
+--
+-- Defaults come from the core. A script that sweeps a key gives its own: { bins = "5:50:5" }.
+
+local clib = require "ghm.clib"
+local harmonise = require "ghm.harmonise"
+
+local defaults = harmonise.defaults "regression"
+
+local known = {
+    bins = { help = "unit regions M", integer = true, min = 1,
+        max = tonumber(clib.C.GHM_MAX_BINS) },
+    momentum = { help = "momentum of the region counts", min = 0, below = 1 },
+    loss_weight = { help = "factor of the loss" },
+    mu = { help = "mu of GHM-R and ASL1, in the units of the boxes", above = 0 },
+    divide = { help = "by the non-empty regions, or by all" },
+    start = { help = "what the momentum state is before the first call" },
+    empty = { help = "what an empty region's state does" },
+    reduction = { help = "of the loss" },
+    alpha = { help = "alpha of focal", above = 0, below = 1, default = 0.25 },
+    gamma = { help = "gamma of focal", min = 0, default = 2 },
+    beta = { help = "beta of smooth L1", above = 0, default = 1 },
+    eps = { help = "window of the exact density; by default 1/bins", above = 0, max = 1 },
+    labels = { help = "class k is k (background: the number of classes), or k + 1 (background: 0)",
+        default = "zero_based" },
+}
+
+return function(wanted)
+    local list = {}
+    for i, name in ipairs(wanted) do
+        local key = { name = name, single = wanted.single, values = clib.words[name],
+            default = defaults[name] }
+        for field, value in pairs(known[name]) do
+            key[field] = value
+        end
+        if wanted[name] then
+            key.default, key.single = wanted[name], false
+        end
+        list[i] = key
+    end
+    return list
+end

@@ -1,0 +1,256 @@
+-- Sources: the steps that a command's DUMP words mean, each a list of batches (calls of the loss).
+--
+--   local source = source.open(args, "classification")
+--   source:each(function(step, batches) ... end)
+--
+-- A word is a file, a glob, a folder, or synth:NAME[,key=value...]. NAME is a preset of the core
+-- (detector, converged, fresh, uniform), or drift: fresh to converged over its steps.
+
+local array = require "ghm.array"
+local axis = require "ghm.axis"
+local batch = require "ghm.batch"
+local clib = require "ghm.clib"
+local device = require "ghm.device"
+local dump = require "ghm.dump"
+local fault = require "ghm.fault"
+local ffi = require "ffi"
+local nearest = require "ghm.nearest"
+
+local C = clib.C
+local M = {}
+local Source = {}
+Source.__index = Source
+
+-- Which option names which array, and the role it plays where no option was given.
+local roles = {
+    classification = { pred = "logits", target = "target", labels = "labels", weight = "weight" },
+    regression = { pred = "box_pred", target = "box_target", weight = "box_weight" },
+}
+
+-- -- files ---------------------------------------------------------------------------------------
+
+-- Per call of the loss, the names the user typed: { { pred = "step0.pred", ... }, ... }.
+local function typed_names(args, task)
+    local lists = { pred = args.pred or args.logits, target = args.target, labels = args.labels,
+        weight = args.weight }
+    if args.pred and args.logits then
+        fault.raise("usage", "--logits and --pred name the same array: give one of them")
+    elseif task == "regression" and args.labels then
+        fault.raise("usage", "--labels: boxes have no labels, expected --target")
+    end
+    local calls, longest = {}, 1
+    for _, list in pairs(lists) do
+        longest = math.max(longest, #list)
+    end
+    for part, list in pairs(lists) do
+        if #list ~= longest then
+            fault.raise("usage", "--%s names %d arrays, another option names %d: expected as many",
+                part, #list, longest)
+        end
+    end
+    for k = 1, longest do
+        calls[k] = {}
+        for part, list in pairs(lists) do
+            calls[k][part] = list[k]
+        end
+    end
+    return calls
+end
+
+-- The arrays of one call; a dense target is preferred to labels unless labels were asked for.
+local function choose(file, task, wanted)
+    local names = {}
+    for part, role in pairs(roles[task]) do
+        names[part] = dump.role(file, role, wanted[part])
+    end
+    if wanted.labels or (names.labels and names.target == nil) then
+        names.target = nil
+    elseif names.target then
+        names.labels = nil
+    end
+    if not names.pred or not (names.target or names.labels) then
+        local missing = not names.pred and (task == "regression" and "predictions" or "logits")
+            or (task == "regression" and "targets" or "targets or labels")
+        fault.raise("dump", "%s: no array looks like %s; it holds %s: name one with --%s",
+            file.path, missing, table.concat(file.names, ", "),
+            not names.pred and (task == "regression" and "pred" or "logits") or "target")
+    end
+    return names
+end
+
+local function batch_of(get, names, task, base)
+    local parts = { target = names.target and get(names.target),
+        weight = names.weight and get(names.weight) }
+    if task == "regression" then
+        parts.pred = get(names.pred)
+        return batch.regression(parts)
+    end
+    parts.logits = get(names.pred)
+    parts.labels, parts.base = names.labels and get(names.labels), base
+    return batch.classification(parts)
+end
+
+local function file_step(path, calls, task, base)
+    local step = { name = path:match "[^/]+$", path = path }
+    function step.load()
+        local file = dump.open(path)
+        local batches = {}
+        for k, wanted in ipairs(calls) do
+            local names = choose(file, task, wanted)
+            local ok, made = pcall(batch_of, function(name)
+                return file:get(name)
+            end, names, task, base)
+            if not ok then
+                error(fault.is(made) and not made.message:find(path, 1, true)
+                    and fault.new(made.kind, "%s: %s", path, made.message) or made, 0)
+            end
+            made.names = names
+            batches[k] = made
+        end
+        step.warnings = file.warnings
+        file:close()
+        return batches
+    end
+    return step
+end
+
+-- -- synthetic -----------------------------------------------------------------------------------
+
+local shares = { "hard_share", "hard_mean", "hard_sd", "positive_share", "positive_mean",
+    "positive_sd", "outlier_share", "outlier_mean", "outlier_sd", "easy_mean", "easy_sd",
+    "ignored_share", "uniform", "laplace_scale", "box_outlier_share", "box_outlier_sd" }
+local sizes = { rows = 6144, cols = 10, steps = 1, seed = 0, drift = -1 }
+local integral = { rows = true, cols = true, steps = true, seed = true }
+
+local function synth_keys()
+    local known = { "rows", "cols", "steps", "seed", "drift" }
+    for _, name in ipairs(shares) do
+        known[#known + 1] = name
+    end
+    return known
+end
+
+-- "synth:detector,rows=1000,hard_share=0.1" -> name, settings, overrides of the mixture
+local function parse_synth(word)
+    local name, rest = word:match "^synth:([%w_]+),?(.*)$"
+    if not name then
+        fault.raise("usage", "'%s': expected synth:NAME[,key=value...]", word)
+    end
+    local settings, overrides = { steps = name == "drift" and 16 or nil }, {}
+    for pair in rest:gmatch "[^,]+" do
+        local key, value = pair:match "^([%w_]+)=(.*)$"
+        local x = value and axis.number(value)
+        if not key or not nearest.is_one_of(key, synth_keys()) then
+            fault.raise("usage", "%s: unknown key '%s'%s", word, key or pair,
+                nearest.hint(key or pair, synth_keys()))
+        elseif not x or (integral[key] and (x ~= math.floor(x) or x < 0 or x > 2 ^ 53)) then
+            fault.raise("usage", "%s: %s is '%s', expected %s", word, key, value,
+                integral[key] and "a whole number from 0" or "a number")
+        end
+        (sizes[key] and settings or overrides)[key] = x
+    end
+    return name, setmetatable(settings, { __index = sizes }), overrides
+end
+
+local function mixture_at(word, name, drift, overrides)
+    local mixture = ffi.new "ghm_mixture"
+    clib.check(C.ghm_mixture_preset(name == "drift" and "fresh" or name, drift, mixture), word)
+    for key, value in pairs(overrides) do
+        mixture[key] = value
+    end
+    return mixture
+end
+
+local function synth_steps(word, task, seed)
+    local name, settings, overrides = parse_synth(word)
+    local shape = { settings.rows, settings.cols }
+    local steps = {}
+    if settings.cols < 1 then
+        fault.raise("usage", "%s: cols is 0, expected at least 1", word)
+    end
+    for k = 1, settings.steps do
+        local drift = settings.drift
+        if name == "drift" then
+            drift = settings.steps > 1 and (k - 1) / (settings.steps - 1) or 0
+        end
+        local mixture = mixture_at(word, name, drift, overrides)
+        steps[k] = {
+            name = ("%s step %d"):format(word:match "^[^,]+", k - 1),
+            load = function()
+                local pred, target = array.new("f4", shape), array.new("f4", shape)
+                local weight = array.new("f4", shape)
+                local code = task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
+                clib.check(C.ghm_synth(device.default(), code, mixture,
+                    rawget(settings, "seed") or seed or sizes.seed, k - 1, settings.rows,
+                    settings.cols, pred.ptr, target.ptr, weight.ptr), word)
+                local names = { pred = "pred", target = "target", weight = "weight" }
+                local arrays = { pred = pred, target = target, weight = weight }
+                local made = batch_of(function(part)
+                    return arrays[part]
+                end, names, task)
+                made.names = names
+                return { made }
+            end,
+        }
+    end
+    return steps
+end
+
+-- -- the source ----------------------------------------------------------------------------------
+
+-- args as of ghm.cli: dumps, default_dump, names of arrays, seed, keys.labels. Files are listed,
+-- not opened. Throws faults "dump" (nothing there) and "usage".
+function M.open(args, task)
+    local words = #args.dumps > 0 and args.dumps or { args.default_dump }
+    local calls = typed_names(args, task)
+    local self = setmetatable({ task = task, steps = {}, failed = {}, words = words }, Source)
+    for _, word in ipairs(words) do
+        if word:find "^synth:" then
+            for _, step in ipairs(synth_steps(word, task, args.seed)) do
+                table.insert(self.steps, step)
+            end
+        else
+            for _, path in ipairs(dump.list { word }) do
+                table.insert(self.steps, file_step(path, calls, task, args.keys.labels))
+            end
+        end
+    end
+    if #self.steps == 0 then
+        fault.raise("dump", "%s: no steps in it", table.concat(words, ", "))
+    end
+    return self
+end
+
+-- Calls visit(step, batches) for every step in order. A step that is refused is told on stderr and
+-- left out, the rest goes on; when all are refused the first refusal is thrown.
+function Source:each(visit)
+    local first
+    for _, step in ipairs(self.steps) do
+        local ok, problem = pcall(function()
+            visit(step, step.load())
+        end)
+        if not ok then
+            if not fault.is(problem) or problem.kind ~= "dump" or #self.steps == 1 then
+                error(problem, 0)
+            end
+            first = first or problem
+            table.insert(self.failed, { step = step.name, reason = problem.message })
+        end
+        if C.ghm_interrupted() ~= 0 then
+            fault.raise("interrupted", "stopped after %s", step.name)
+        end
+    end
+    if #self.failed == #self.steps then
+        error(first, 0)
+    end
+    for _, failure in ipairs(self.failed) do
+        io.stderr:write("error: ", failure.reason, "\n")
+    end
+end
+
+-- 0, or 1 when some steps were refused: what a script returns.
+function Source:exit_code()
+    return #self.failed > 0 and fault.exit_codes.failed or 0
+end
+
+return M
