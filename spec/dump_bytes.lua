@@ -75,8 +75,13 @@ local function zip_member(member, at)
     return head .. body, entry
 end
 
--- An archive of members. opts: comment, entries, size, offset (lies of the end record), disk,
--- zip64 (writes a zip64 end record; "sentinel": only asks for one), gap (bytes before the end).
+-- An archive of members. opts, mostly to lie with
+--   comment                  after the end record
+--   entries, size, offset    of the directory in the end record; disk its number there
+--   zip64                    writes a zip64 end record; "sentinel": only asks for one
+--   locator, narrow          where the zip64 record is said to be; the size beside its sentinel
+--   gap                      bytes between the directory and its end record
+--   directory(bytes)         -> the bytes of another directory
 function M.zip(members, opts)
     opts = opts or {}
     local parts, entries, at = {}, {}, 0
@@ -84,7 +89,8 @@ function M.zip(members, opts)
         parts[k], entries[k] = zip_member(member, at)
         at = at + #parts[k]
     end
-    local directory = table.concat(entries)
+    local directory = opts.directory and opts.directory(table.concat(entries))
+        or table.concat(entries)
     local count, size, offset = opts.entries or #members, opts.size or #directory, opts.offset or at
     local wide = ""
     if opts.zip64 then
@@ -93,7 +99,7 @@ function M.zip(members, opts)
             .. M.le(45, 2) .. M.le(0, 8) .. M.le(count, 8) .. M.le(count, 8) .. M.le(size, 8)
             .. M.le(offset, 8) .. "PK\6\7" .. M.le(0, 4) .. M.le(opts.locator or stop, 8)
             .. M.le(1, 4)
-        count, size, offset = 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF
+        count, size, offset = 0xFFFF, opts.narrow or 0xFFFFFFFF, 0xFFFFFFFF
     end
     local comment = opts.comment or ""
     return table.concat(parts) .. directory .. (opts.gap or "") .. wide .. "PK\5\6"

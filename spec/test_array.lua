@@ -141,6 +141,9 @@ end
 function TestArray.test_converting_to_the_same_dtype_copies()
     local a = array.from({ 1, 2 }, "f4")
     local b = a:convert "f4"
+    local wide = array.new("i8", { 1 })
+    wide.ptr[0] = 2LL ^ 62 + 1 -- no double holds it
+    lu.assertTrue(wide:convert("i8").ptr[0] == 2LL ^ 62 + 1)
     b:set(0, 9)
     lu.assertEquals(a:get(0), 1)
     lu.assertEquals(b:totable(), { 9, 2 })

@@ -48,6 +48,23 @@ function TestDump:test_folders_and_globs_come_in_natural_order()
         { "step_1.npz", "step_2.npz", "step_10.npz" })
 end
 
+function TestDump:test_numbers_that_differ_in_zeros_only_keep_one_order()
+    for _, name in ipairs { "s_7.npy", "s_007.npy", "s_07.npy" } do
+        self.folder:write(name, "x")
+    end
+    lu.assertEquals(list_names { self.folder.path }, { "s_007.npy", "s_07.npy", "s_7.npy" })
+end
+
+function TestDump:test_refuses_an_unreadable_folder()
+    lu.skipIf(ffi.C.geteuid() == 0, "root reads every folder")
+    self.folder:write("a.npy", "x")
+    os.execute("chmod 000 " .. posix.quote(self.folder.path))
+    local ok, thrown = pcall(dump.list, { self.folder.path })
+    os.execute("chmod 700 " .. posix.quote(self.folder.path))
+    lu.assertFalse(ok)
+    lu.assertStrContains(tostring(thrown), "the folder cannot be read")
+end
+
 function TestDump:test_words_keep_their_order()
     local b, a = self.folder:write("b.npz", "x"), self.folder:write("a.npz", "x")
     lu.assertEquals(dump.list { b, a, self.folder.path .. "/?.npz" }, { b, a, a, b })
@@ -131,6 +148,7 @@ function TestDump:test_arrays_outlive_their_file()
         a = file:get "a"
         file:close()
         file:close()
+        lu.assertErrorMsgContains("closed", file.get, file, "a")
     end
     for _ = 1, 5 do
         collectgarbage()

@@ -53,6 +53,17 @@ function TestInspect:test_a_refused_file_is_reported_and_the_rest_goes_on()
     lu.assertStrContains(output, "files 2, refused 1, arrays 2")
 end
 
+function TestInspect:test_many_refused_files_do_not_use_up_the_descriptors()
+    for k = 1, 100 do
+        self.folder:write(("bad_%d.npz"):format(k), "PK\3\4 and nothing else")
+    end
+    local output, status = posix.capture(("cd %s && ulimit -n 30 && luajit %s . 2>&1"):format(
+        posix.quote(self.folder.path), posix.quote(script)))
+    lu.assertEquals(status, 1)
+    lu.assertStrContains(output, "files 101, refused 100, arrays 2")
+    lu.assertNil(output:find "open files")
+end
+
 function TestInspect:test_exit_3_when_nothing_is_sound()
     self.folder:write("a.npz", "nothing")
     local _, status = self:run "a.npz"

@@ -169,6 +169,11 @@ function TestNpy:test_refuses_what_is_no_dict_literal()
     end
 end
 
+function TestNpy:test_names_the_key_whose_value_is_not_understood()
+    self:refuse({ fortran = "0" }, "'fortran_order' has no value that is understood")
+    self:refuse({ shape = "3" }, "'shape' has no value that is understood")
+end
+
 function TestNpy:test_refuses_shapes_that_are_no_counts()
     for _, shape in ipairs { "(-3,)", "(1e3,)", "(3.0,)", "(3)", "(,)", "(3,,)", "(0x3,)", "(03,)",
         "[3]", "3", "(3 3,)", "(True,)", "('3',)", "((3,),)" } do

@@ -137,6 +137,23 @@ function TestNpz:test_refuses_a_wrong_number_of_entries()
     self:refuse({ member() }, { entries = 0 }, "empty")
 end
 
+function TestNpz:test_refuses_damaged_directory_entries()
+    self:refuse({ member() }, { directory = function(text)
+        return "PK\1\3" .. text:sub(5)
+    end }, "expected an entry")
+    local long = member { name = ("n"):rep(50) .. ".npy" }
+    self:refuse({ long, member() }, { directory = function(text)
+        return text:sub(1, -32) -- ends inside the second entry
+    end }, "expected an entry")
+    self:refuse({ member() }, { directory = function(text)
+        return text:sub(1, 28) .. "\255\255" .. text:sub(31) -- the length of the name
+    end }, "beyond the directory's end")
+end
+
+function TestNpz:test_refuses_two_end_records_that_disagree()
+    self:refuse({ member() }, { zip64 = true, narrow = 7 }, "disagree on the directory's size")
+end
+
 function TestNpz:test_refuses_several_disks()
     self:refuse({ member() }, { disk = 1 }, "several disks")
 end
@@ -198,6 +215,7 @@ function TestNpz:test_refuses_broken_deflate_streams()
     local body = bytes.deflate(bytes.npy {})
     self:refuse({ member { method = DEFLATE, body = body .. "x" } }, nil, "after the end")
     self:refuse({ member { method = DEFLATE, body = body:sub(1, -8) } }, nil, "ends too early")
+    self:refuse({ member { method = DEFLATE, body = body:sub(1, -2) } }, nil, "ends too early")
     self:refuse({ member { method = DEFLATE, body = ("\255"):rep(50) } }, nil, "zlib")
     self:refuse({ member { method = DEFLATE, body = "" } }, nil, "cannot inflate")
 end
