@@ -1,0 +1,45 @@
+#!/usr/bin/env luajit
+-- How many unit regions should GHM use on this data?
+local here = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../lua/"
+package.path = here .. "?.lua;" .. here .. "?/init.lua;" .. package.path
+local ghm = require "ghm"
+
+local shown = {
+    { key = "bins" }, { key = "loss", format = "%.4f" }, { key = "n", format = "%.1f" },
+    { key = "empty_share", title = "empty", format = "%.2f" },
+    { key = "beta_max", title = "max beta", format = "%.4g" },
+    { key = "scarce_share", title = "scarce", format = "%.3f" },
+    { key = "density_error_mean", title = "GD error", format = "%.3f" },
+    { key = "density_error_max", title = "largest", format = "%.3g" },
+    { key = "cosine", format = "%.4f" }, { key = "entropy", format = "%.3f" },
+    { key = "rudemo", format = "%.4g" }, { key = "knuth", format = "%.6g" },
+}
+
+ghm.experiment.main {
+    name = "sweep_bins",
+    question = "How many unit regions (bins, M) should GHM use on this data?",
+    epilog = "Columns: n regions in use, scarce = share of the gradient from regions with fewer\n"
+        .. "than 100 samples, GD error against the exact density (mean and largest over samples),\n"
+        .. "cosine with the exact density's gradient, entropy of the contributions (1: flat),\n"
+        .. "Rudemo's score (least is best), Knuth's log posterior (greatest is best).",
+    axes = { "bins", "momentum" },
+    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "divide", "start", "empty", "eps",
+        "labels", single = true, bins = "5:50:5", momentum = "0" },
+    options = function(parser)
+        parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
+            :default "ghmc":show_default(false)
+    end,
+    study = function(x)
+        local study = ghm.bins_study
+        local rows = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps)
+        local best, reason = study.recommend(rows)
+        local figures, term = ghm.bins_figures.draw(x, rows, best.bins, x.args.keys.eps)
+        if #x.args.keys.momentum > 1 then
+            table.insert(shown, 2, { key = "momentum", format = "%g" })
+        end
+        return { rows = rows, columns = study.columns, shown = shown, figures = figures,
+            term = term, lines = { reason }, mark = function(row)
+                return row == best and "▸" or ""
+            end }
+    end,
+}

@@ -1,0 +1,235 @@
+-- The figures of the study of bins, as descriptions for ghm.gnuplot and ghm.termplot.
+
+local harmonise = require "ghm.harmonise"
+local sketches = require "ghm.sketch"
+local sweep = require "ghm.sweep"
+local termplot = require "ghm.termplot"
+
+local M = {}
+
+local CURVES = 6 -- more step curves than this in one figure hide each other
+
+local function edges_of(bins)
+    local edges = {}
+    for j = 0, bins do
+        edges[j + 1] = j / bins
+    end
+    return edges
+end
+
+-- Where to ask for the exact density: dense near both ends, where it moves.
+local function grid(n)
+    local g = {}
+    for i = 1, n do
+        local u = (i - 0.5) / n
+        g[i] = u * u * (3 - 2 * u)
+    end
+    return g
+end
+
+-- At most CURVES of the distinct bins, evenly chosen, first and last among them.
+local function chosen(bins_list)
+    local picked, last = {}, nil
+    local n = math.min(#bins_list, CURVES)
+    for k = 1, n do
+        local at = n > 1 and math.floor((k - 1) * (#bins_list - 1) / (n - 1) + 1.5) or 1
+        if at ~= last then
+            picked[#picked + 1] = bins_list[at]
+            last = at
+        end
+    end
+    return picked
+end
+
+local function distinct_bins(configurations)
+    local list, seen = {}, {}
+    for _, configuration in ipairs(configurations) do
+        if not seen[configuration.bins] then
+            seen[configuration.bins] = true
+            list[#list + 1] = configuration.bins
+        end
+    end
+    table.sort(list)
+    return list
+end
+
+-- Density of one stream in regions of 1/bins: share of the samples per unit of g.
+local function region_density(whole, bins, mu)
+    local R = whole:regions(bins, mu)
+    local N, values = whole:facts().valid, {}
+    for j = 1, bins do
+        values[j] = tonumber(R[j - 1]) * bins / N
+    end
+    return values
+end
+
+local function exact_density(whole, g, eps, mu)
+    local N, values = whole:facts().valid, whole:density(g, eps, mu)
+    for i, density in ipairs(values) do
+        values[i] = density / N
+    end
+    return values
+end
+
+local function density_figure(x, whole_of, eps, mu)
+    local series, bins_list = {}, chosen(distinct_bins(x.configurations))
+    for _, bins in ipairs(bins_list) do
+        series[#series + 1] = { label = ("M = %d"):format(bins), style = "steps",
+            x = edges_of(bins), y = region_density(whole_of(bins), bins, mu) }
+    end
+    local whole = whole_of(bins_list[#bins_list])
+    if not whole:is_soft() then
+        local g = grid(400)
+        series[#series + 1] = { label = ("exact, window %.3g"):format(eps), style = "reference",
+            x = g, y = exact_density(whole, g, eps, mu) }
+    end
+    return { title = "Gradient density by number of unit regions", xlabel = "gradient norm g",
+        ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 }, ordered = true,
+        series = series }
+end
+
+-- What the field calls the losses that GHM is held against.
+local plain = {
+    classification = { { label = "BCE", name = "norm" },
+        { label = "focal, gamma = 2", name = "focal_norm", a = -1, b = 2 } },
+    regression = { { label = "ASL1", name = "norm" },
+        { label = "smooth L1, beta = 1/9", name = "smooth_l1_norm", a = 1 / 9 } },
+}
+
+-- |d loss / d pred| of a plain loss at gradient norm g, asked of a sketch of that one sample.
+local function plain_norm(task, loss, g, mu)
+    local one = sketches.new { task = task, bins = 1, mu = mu }
+    local batch = require "ghm.batch"
+    if task == "regression" then
+        local d = mu * g / math.sqrt((1 - g) * (1 + g))
+        one:add(batch.regression { pred = { d }, target = { 0 } })
+    else
+        one:add(batch.classification { logits = { math.log(g / (1 - g)) }, target = { 0 } })
+    end
+    local value = one:sums(loss.name, loss.a or mu, loss.b)[0]
+    one:free()
+    return value
+end
+
+-- The paper's Figure 3: reformulated gradient norm, beta * g, of one stream.
+local function reformulated_figure(task, whole, bins, eps, mu)
+    local g, series = grid(300), {}
+    for _, loss in ipairs(plain[task]) do
+        local y = {}
+        for i, norm in ipairs(g) do
+            y[i] = plain_norm(task, loss, norm, mu)
+        end
+        series[#series + 1] = { label = loss.label, x = g, y = y }
+    end
+    local density, exact = region_density(whole, bins, mu), exact_density(whole, g, eps, mu)
+    local ours, ideal = {}, {}
+    for i, norm in ipairs(g) do
+        local own = density[math.min(math.floor(norm * bins) + 1, bins)]
+        ours[i] = own > 0 and norm / own or nil
+        ideal[i] = exact[i] > 0 and norm / exact[i] or nil
+    end
+    local ghm = task == "regression" and "GHM-R" or "GHM-C"
+    series[#series + 1] = { label = ("%s, M = %d"):format(ghm, bins), x = g, y = ours }
+    series[#series + 1] = { label = ghm .. ", exact density", x = g, y = ideal,
+        style = "reference" }
+    return { title = "Reformulated gradient norm", xlabel = "gradient norm g",
+        ylabel = "reformulated gradient norm, beta g", ylog = true, xrange = { 0, 1 },
+        yrange = { 1e-4, nil }, series = series }
+end
+
+-- The share of the whole gradient that each region contributes.
+local function contribution_figure(task, whole, bins, mu)
+    local series, cut = {}, whole:cut(bins, mu)
+    local function add(label, values)
+        local total, y = 0, {}
+        for j = 1, bins do
+            total = total + values[j]
+        end
+        for j = 1, bins do
+            y[j] = values[j] / total
+        end
+        series[#series + 1] = { label = label, style = "steps", x = edges_of(bins), y = y }
+    end
+    for _, loss in ipairs(plain[task]) do
+        add(loss.label, harmonise.list(sketches.fold(whole:sums(loss.name, loss.a or mu, loss.b),
+            cut, bins, "double"), bins))
+    end
+    local norms = sketches.fold(whole:sums("norm", mu), cut, bins, "double")
+    local call = harmonise.new(task, { bins = bins, mu = mu }):step(whole)
+    local weighted = {}
+    for j = 1, bins do
+        weighted[j] = call.beta[j - 1] * norms[j - 1]
+    end
+    add(("%s, M = %d"):format(task == "regression" and "GHM-R" or "GHM-C", bins), weighted)
+    return { title = "Contribution to the gradient by region", xlabel = "gradient norm g",
+        ylabel = "share of the gradient", ylog = true, xrange = { 0, 1 }, series = series }
+end
+
+local panels = {
+    { key = "loss", title = "loss" },
+    { key = "scarce_share", title = "gradient from regions with R < 100" },
+    { key = "empty_share", title = "share of empty regions" },
+    { key = "beta_max", title = "largest beta", ylog = true },
+    { key = "cosine", title = "cosine with the exact gradient" },
+    { key = "entropy", title = "entropy of the contributions" },
+}
+
+-- One small panel per metric, one line per momentum.
+local function metrics_figure(rows, momenta)
+    local figure = { title = "What the number of regions changes", columns = 2, panels = {},
+        width = 760, height = 760 }
+    for _, panel in ipairs(panels) do
+        local series = {}
+        for _, momentum in ipairs(momenta) do
+            local one = { label = ("momentum %g"):format(momentum), style = "linespoints",
+                x = {}, y = {} }
+            for _, row in ipairs(rows) do
+                if row.momentum == momentum then
+                    table.insert(one.x, row.bins)
+                    one.y[#one.x] = row[panel.key]
+                end
+            end
+            series[#series + 1] = one
+        end
+        if rows[1][panel.key] then
+            table.insert(figure.panels, { title = panel.title, xlabel = "bins M",
+                ylog = panel.ylog, key = #momenta > 1 and "below" or "none", series = series })
+        end
+    end
+    return figure
+end
+
+-- x: as a study gets it; rows: of bins_study; best: the recommended bins; eps: window or nil for
+-- 1/best. Returns the list of { name, figure }, and the terminal's plot.
+function M.draw(x, rows, best, eps)
+    local mu = x.args.keys.mu
+    local merged = {}
+    local function whole_of(bins)
+        merged[bins] = merged[bins] or sweep.merged(x.calls, bins)
+        return merged[bins]
+    end
+    local window = eps or 1 / best
+    local whole = whole_of(best)
+    local figures = { { name = "density", figure = density_figure(x, whole_of, window, mu) } }
+    local reference
+    if not whole:is_soft() then
+        figures[2] = { name = "reformulated",
+            figure = reformulated_figure(x.task, whole, best, window, mu) }
+        figures[3] = { name = "contribution",
+            figure = contribution_figure(x.task, whole, best, mu) }
+        local edges, g = edges_of(2 * best), {}
+        for i = 1, 2 * best do
+            g[i] = (edges[i] + edges[i + 1]) / 2
+        end
+        reference = { edges = edges, values = exact_density(whole, g, window, mu),
+            label = "exact density" }
+    end
+    figures[#figures + 1] = { name = "metrics",
+        figure = metrics_figure(rows, x.args.keys.momentum) }
+    local term = termplot.steps { title = ("gradient density GD/N at M = %d"):format(best),
+        edges = edges_of(best), values = region_density(whole, best, mu), log = true,
+        xlabel = "gradient norm g", reference = reference }
+    return figures, term
+end
+
+return M

@@ -1,0 +1,131 @@
+-- The study of bins: what each number of unit regions does to the data of a stream, and which one
+-- to train with. Arithmetic on sketches; see GHM.md's questions and README for the words.
+
+local ffi = require "ffi"
+local harmonise = require "ghm.harmonise"
+
+ffi.cdef "double lgamma(double x);"
+
+local M = {}
+
+M.SCARCE = 100 -- a region with fewer samples has a beta that is off by a tenth or more
+
+-- The columns of results.csv, in order.
+M.columns = { "bins", "momentum", "calls", "loss", "loss_sd", "n", "empty_share", "beta_max",
+    "scarce_share", "density_error_max", "density_error_mean", "cosine", "entropy", "effective",
+    "rudemo", "knuth" }
+
+-- Rudemo's leave-one-out score of a histogram of [0, 1]: an estimate of its squared error up to a
+-- constant; the least is best. (Rudemo 1982.)
+function M.rudemo(R, bins, N)
+    local squares = 0
+    for j = 0, bins - 1 do
+        local p = tonumber(R[j]) / N
+        squares = squares + p * p
+    end
+    return (2 - (N + 1) * squares) * bins / (N - 1)
+end
+
+-- Knuth's log posterior of the number of bins, up to a constant; the greatest is best. (Knuth 2006.)
+function M.knuth(R, bins, N)
+    local sum = 0
+    for j = 0, bins - 1 do
+        sum = sum + ffi.C.lgamma(tonumber(R[j]) + 0.5)
+    end
+    return N * math.log(bins) + ffi.C.lgamma(bins / 2) - bins * ffi.C.lgamma(0.5)
+        - ffi.C.lgamma(N + bins / 2) + sum
+end
+
+-- What one call says of a configuration.
+local function study_call(call, configuration, h, eps)
+    local bins, sketch = configuration.bins, call:sketch(configuration.bins)
+    local result = h:step(sketch)
+    local N = call.facts.valid
+    local row = { loss = result.loss, n = result.n, empty_share = 1 - result.n / bins,
+        beta_max = result.beta_max, samples = N }
+    if N > 1 then
+        row.rudemo, row.knuth = M.rudemo(result.R, bins, N), M.knuth(result.R, bins, N)
+    end
+    if N > 0 and not sketch:is_soft() then
+        local density = ffi.new("double[?]", bins)
+        for j = 0, bins - 1 do
+            density[j] = result.used[j] * bins
+        end
+        local study = sketch:study(bins, configuration.mu, eps or 1 / bins, result.beta, density,
+            M.SCARCE)
+        for key, value in pairs(study) do
+            row[key] = value
+        end
+    end
+    return row
+end
+
+local worst = { beta_max = true, density_error_max = true }
+
+-- One row per configuration: means over the calls, and largest values where the name says so.
+-- calls: of sweep.read; eps: window of the exact density, nil for 1/bins.
+function M.rows(task, calls, configurations, eps)
+    local rows = {}
+    for i, configuration in ipairs(configurations) do
+        local h = harmonise.new(task, configuration)
+        local row, counted, losses = { calls = #calls }, {}, {}
+        for key, value in pairs(configuration) do
+            row[key] = value
+        end
+        for _, call in ipairs(calls) do
+            local one = study_call(call, configuration, h, eps)
+            losses[#losses + 1] = one.loss
+            for key, value in pairs(one) do
+                counted[key] = (counted[key] or 0) + 1
+                row[key] = worst[key] and math.max(row[key] or 0, value) or (row[key] or 0) + value
+            end
+        end
+        for key, count in pairs(counted) do
+            row[key] = worst[key] and row[key] or row[key] / count
+        end
+        local squares = 0
+        for _, loss in ipairs(losses) do
+            squares = squares + (loss - row.loss) ^ 2
+        end
+        row.loss_sd = #losses > 1 and math.sqrt(squares / (#losses - 1)) or 0
+        rows[i] = row
+    end
+    return rows
+end
+
+-- How much more of the gradient than the least possible may come from scarce regions, and the
+-- share that needs no excuse.
+M.SLACK, M.ENOUGH = 0.02, 0.1
+
+-- The row to train with, and the reason in one sentence: the finest regions that leave (almost) no
+-- more of the gradient to scarce regions than data like this must. Finer regions follow the density
+-- more closely; what they cost is betas resting on a handful of samples.
+function M.recommend(rows)
+    local key = rows[1].scarce_share and "scarce_share" or "empty_share"
+    local least, best, finer = math.huge, nil, nil
+    for _, row in ipairs(rows) do
+        least = math.min(least, row[key])
+    end
+    local limit = math.max(M.ENOUGH, least + M.SLACK)
+    for _, row in ipairs(rows) do
+        if row[key] <= limit and (not best or row.bins > best.bins) then
+            best = row
+        end
+    end
+    for _, row in ipairs(rows) do
+        if row.bins > best.bins and (not finer or row.bins < finer.bins) then
+            finer = row
+        end
+    end
+    local what = key == "scarce_share"
+        and ("of the gradient in regions of fewer than %d samples"):format(M.SCARCE)
+        or "of the regions empty"
+    local reason = ("%.1f %% %s, where the least of all tried is %.1f %%"):format(100 * best[key],
+        what, 100 * least)
+    local beyond = finer and ("M = %d would leave %.1f %%"):format(finer.bins, 100 * finer[key])
+        or "no finer one was tried"
+    return best, ("bins = %d is the finest choice that leaves only %s; %s."):format(best.bins,
+        reason, beyond)
+end
+
+return M

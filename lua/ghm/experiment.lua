@@ -1,0 +1,204 @@
+-- Experiments: what every script does around its question. A script gives keys, axes and a study;
+-- this reads the data once, calls the study, and puts what it found on the terminal and into a run
+-- folder.
+--
+--   experiment.main {
+--     name, question, epilog, options   as of ghm.cli
+--     keys = ghm.keys {...}             the key=SPEC words
+--     axes = {"bins", "momentum"}       the keys whose values are combined into configurations
+--     study = function(x) ... end       x = { task, calls, configurations, args }
+--   }
+-- A study returns { rows, columns (of results.csv), shown (of the terminal's table), lines (its
+-- answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal plot }.
+
+local cli = require "ghm.cli"
+local clib = require "ghm.clib"
+local csv = require "ghm.csv"
+local device = require "ghm.device"
+local gnuplot = require "ghm.gnuplot"
+local json = require "ghm.json"
+local posix = require "ghm.posix"
+local provenance = require "ghm.provenance"
+local runs = require "ghm.run"
+local sources = require "ghm.source"
+local sweep = require "ghm.sweep"
+local text = require "ghm.text"
+
+local M = {}
+
+-- A line that is redrawn on a terminal, and one every ten seconds elsewhere. stderr only.
+local function progress_of(args)
+    local live, last, begun = posix.is_terminal(2), os.time(), os.time()
+    return function(done, total)
+        if args.quiet or total < 2 then
+            return
+        elseif live then
+            io.stderr:write(("\r%s %d/%d steps"):format(text.bar(done / total, 24), done, total),
+                done == total and "\r" .. (" "):rep(50) .. "\r" or "")
+        elseif os.time() - last >= 10 then
+            last = os.time()
+            local rate = done / math.max(last - begun, 1)
+            io.stderr:write(("%d of %d steps, %s left\n"):format(done, total,
+                text.seconds((total - done) / rate)))
+        end
+    end
+end
+
+local function shape_text(call)
+    return ("%s[%s]"):format(call.names.pred, table.concat(call.shape, ","))
+end
+
+-- What was read, once for each distinct file: the dumps of provenance.json.
+local function dumps_of(calls)
+    local list, at = {}, {}
+    for _, call in ipairs(calls) do
+        local key = call.step.path or call.step.name
+        if not at[key] then
+            at[key] = { path = call.step.path and posix.real_path(call.step.path)
+                or call.step.name, sha256 = not call.step.path and false or nil, calls = {} }
+            list[#list + 1] = at[key]
+        end
+        local facts = call.facts
+        table.insert(at[key].calls, { arrays = call.names, shape = json.array(call.shape),
+            samples = facts.samples, valid = facts.valid, positive = facts.positive,
+            nonfinite = facts.nonfinite, soft = facts.soft, converted = json.array(call.notes) })
+    end
+    return list
+end
+
+local function heading(calls, args)
+    local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0, soft = 0 }
+    for _, call in ipairs(calls) do
+        for key in pairs(totals) do
+            totals[key] = totals[key] + call.facts[key]
+        end
+    end
+    local lines = { ("%d call%s of %s  %s samples, %s valid, %s positive  on %s"):format(#calls,
+        #calls == 1 and "" or "s", shape_text(calls[1]), text.number(totals.samples),
+        text.number(totals.valid), text.number(totals.positive), device.name()) }
+    if totals.nonfinite > 0 then
+        lines[#lines + 1] = ("%d samples are not finite and are ignored (--nonfinite ignore)")
+            :format(totals.nonfinite)
+    end
+    if totals.soft > 0 then
+        lines[#lines + 1] = ("soft targets (%s): what needs a sample's key is left empty")
+            :format(text.number(totals.soft))
+    end
+    if args.verbose then
+        for _, call in ipairs(calls) do
+            lines[#lines + 1] = ("  %s: %s"):format(call.step.name, shape_text(call))
+            for _, note in ipairs(call.notes) do
+                lines[#lines + 1] = "    " .. note
+            end
+        end
+    end
+    return table.concat(lines, "\n")
+end
+
+local function dry_run(spec, args, source, configurations)
+    print(("%s: %d configurations of %s"):format(spec.name, #configurations,
+        table.concat(spec.axes, ", ")))
+    for i, configuration in ipairs(configurations) do
+        local words = {}
+        for k, axis in ipairs(spec.axes) do
+            words[k] = ("%s=%s"):format(axis, tostring(configuration[axis]))
+        end
+        print(("%5d  %s"):format(i, table.concat(words, " ")))
+    end
+    local batches = source.steps[1].load()
+    print(("%d steps, the first %s with %d call(s) of %s[%s]; device %s"):format(#source.steps,
+        source.steps[1].name, #batches, batches[1].names.pred,
+        table.concat(batches[1].shape, ","), device.name()))
+    if args.verbose then
+        for _, step in ipairs(source.steps) do
+            print("  " .. step.name)
+        end
+    end
+end
+
+-- Draws the figures into the run folder; returns a line for the user where that failed.
+local function draw(run, figures, formats)
+    local complaint
+    local images = { svg = formats.svg, png = formats.png, pdf = formats.pdf }
+    if not next(images) or #figures == 0 then
+        return nil
+    end
+    posix.make_folders(run:path "plots")
+    for _, entry in ipairs(figures) do
+        local made, reason = gnuplot.draw(run:path("plots/" .. entry.name), entry.figure, images)
+        complaint = complaint or not made and reason or nil
+    end
+    return complaint
+end
+
+local function body(spec, args)
+    local task = args.loss == "ghmr" and "regression" or "classification"
+    device.default(device.open(args.device, args.threads))
+    clib.check(clib.C.ghm_interrupt_catch())
+    if task ~= "regression" then
+        args.keys.mu = nil
+    end
+    local configurations = sweep.configurations(args.keys, spec.axes)
+    for _, configuration in ipairs(configurations) do
+        for key, value in pairs(args.keys) do
+            if configuration[key] == nil and spec.of_loss[key] then
+                configuration[key] = value
+            end
+        end
+    end
+    local source = sources.open(args, task)
+    if args.dry_run then
+        return dry_run(spec, args, source, configurations)
+    end
+    -- Before the work, so that an unwritable place is told before minutes are spent.
+    local run = runs.create { out = args.out, experiment = spec.name, name = args.name,
+        info = { argv = args.argv, axes = json.array(spec.axes), configurations =
+            json.array(configurations), seed = args.seed, device = args.device, loss = args.loss } }
+    local calls = sweep.read(source, { bins = args.keys.bins, mu = args.keys.mu,
+        nonfinite = args.nonfinite, progress = progress_of(args) })
+    local found = spec.study { task = task, calls = calls, configurations = configurations,
+        args = args }
+    run:write_csv("results.csv", found.rows, found.columns)
+    run:write_json("provenance.json", provenance.collect { dumps = dumps_of(calls),
+        device = device.name(), threads = device.threads(),
+        library = { version = clib.version, build = clib.build } })
+    local complaint = draw(run, found.figures or {}, args.plot)
+    if args.csv then
+        csv.write(args.csv, found.rows, found.columns)
+    end
+    if args.json then
+        print(json.encode({ run = run.dir, rows = json.array(found.rows),
+            answer = json.array(found.lines), failed = json.array(source.failed) },
+            { indent = 2 }))
+    elseif args.csv ~= "-" then
+        local parts = { not args.quiet and heading(calls, args) .. "\n" or "",
+            text.table(found.rows, found.shown, { mark = found.mark }) }
+        if args.plot.term and found.term and not args.quiet then
+            parts[#parts + 1] = found.term
+        end
+        parts[#parts + 1] = table.concat(found.lines, "\n")
+        io.write(table.concat(parts, "\n"), "\n")
+    end
+    if not args.quiet then
+        local where = args.json and io.stderr or args.csv == "-" and io.stderr or io.stdout
+        where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
+            "\n")
+    end
+    return source:exit_code()
+end
+
+-- Runs the script; never returns. The keys of a configuration that belong to the loss are handed
+-- to it; others (labels, eps) are the script's.
+function M.main(spec)
+    local harmonise = require "ghm.harmonise"
+    spec.of_loss = {}
+    for _, key in ipairs(harmonise.keys) do
+        spec.of_loss[key] = true
+    end
+    spec.default_dump = spec.default_dump or "digits"
+    cli.main(spec, function(args)
+        return body(spec, args)
+    end)
+end
+
+return M
