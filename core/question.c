@@ -157,6 +157,29 @@ static double value_at(int task, int32_t function, double a, double b, int posit
     }
 }
 
+typedef struct ghm_points {
+    double near, far, share; /* share of the samples that stand at near */
+} ghm_points;
+
+/* Two points with the cell's mean and deviation, so that a sum over them is right to third order in
+ * a width of 2^-10: like a Taylor step, without derivatives. They stand one deviation from the mean,
+ * or where the cell ends: none is beyond an edge, where a function may bend. */
+static ghm_points points_of(const ghm_line *line)
+{
+    double below = line->deviation, above = line->deviation;
+    double variance = line->deviation * line->deviation;
+    double room_below = line->mean - line->low, room_above = line->high - line->mean;
+    if (room_below > 0 && room_below < below) {
+        below = room_below;
+        above = variance / below;
+    } else if (room_above > 0 && room_above < above) {
+        above = room_above;
+        below = variance / above;
+    }
+    double share = line->deviation > 0 ? above / (below + above) : 1;
+    return (ghm_points){line->mean - below, line->mean + above, share};
+}
+
 int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double b, int32_t group,
                     double *out)
 {
@@ -179,13 +202,12 @@ int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double
         if (group != GHM_BOTH && (uint32_t)group != line->group) {
             continue;
         }
-        /* Two points one deviation from the mean have the cell's first two moments, so this is
-         * right to third order in a width of 2^-10: like a Taylor step, without derivatives. */
+        ghm_points points = points_of(line);
         int positive = line->group == GHM_POSITIVES;
-        double sum = value_at(task, function, a, b, positive, line->mean - line->deviation);
-        if (line->deviation > 0) {
-            sum += value_at(task, function, a, b, positive, line->mean + line->deviation);
-            sum /= 2;
+        double sum = value_at(task, function, a, b, positive, points.near);
+        if (points.share < 1) {
+            double beyond = value_at(task, function, a, b, positive, points.far);
+            sum = points.share * sum + (1 - points.share) * beyond;
         }
         out[line->interval] += line->n * sum;
     }
