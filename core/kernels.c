@@ -92,10 +92,11 @@ static void classes(const float *restrict x, const float *restrict t, const floa
     block->unit_weights = unit;
     block->suspect = suspect;
     uint32_t low_mask = (1u << plan->shift) - 1;
+    uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {
         uint64_t low = block->key[i] & low_mask;
-        block->offset[i] = (uint64_t)1 << GHM_COUNT_SHIFT | (low << GHM_WIDE_BITS | 128);
-        block->square[i] = low * low;
+        words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | (low << GHM_WIDE_BITS | 128);
+        words[2 * i + 1] = low * low;
     }
     find_slots(t, w, n, plan, block);
     block->seen = magnitudes_seen(block->key, n);
@@ -127,10 +128,11 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
         uint32_t low = block->key[i] & low_mask;
         block->slot[i] = (low << GHM_WIDE_BITS) + (uint32_t)(int32_t)wide;
     }
+    uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {
         uint64_t low = block->key[i] & low_mask;
-        block->offset[i] = (uint64_t)1 << GHM_COUNT_SHIFT | block->slot[i];
-        block->square[i] = low * low;
+        words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | block->slot[i];
+        words[2 * i + 1] = low * low;
     }
     block->valid = valid;
     block->positive = 0;
@@ -143,7 +145,7 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
 static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n)
 {
     for (int i = 0; i < n; i++) {
-        table[block->slot[i]] += (ghm_pair){block->offset[i], block->square[i]};
+        table[block->slot[i]] += block->pair[i];
     }
 }
 

@@ -26,7 +26,7 @@ typedef struct ghm_plan {
 
 typedef struct ghm_block {
     uint32_t key[GHM_BLOCK], slot[GHM_BLOCK];
-    uint64_t offset[GHM_BLOCK], square[GHM_BLOCK];
+    ghm_pair pair[GHM_BLOCK]; /* what each sample adds to its slot */
     uint32_t valid, positive, unit_weights;
     uint32_t suspect; /* samples in use that are not finite or not hard: look again, slowly */
     uint64_t seen;    /* bit m: some key has magnitude bits with m on top (4 binades each) */

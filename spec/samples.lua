@@ -80,6 +80,14 @@ function M.list(values, n)
     return out
 end
 
+function M.total(list)
+    local sum = 0
+    for _, value in ipairs(list) do
+        sum = sum + value
+    end
+    return sum
+end
+
 -- Counts and loss sums of the regions as lists.
 function M.regions(s, bins, mu)
     local R, L = s:regions(bins, mu)
