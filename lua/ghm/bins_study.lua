@@ -26,7 +26,7 @@ function M.rudemo(R, bins, N)
     return (2 - (N + 1) * squares) * bins / (N - 1)
 end
 
--- Knuth's log posterior of the number of bins, up to a constant; the greatest is best. (Knuth 2006.)
+-- Knuth's log posterior of the number of bins, up to a constant; the greatest is best. (Knuth.)
 function M.knuth(R, bins, N)
     local sum = 0
     for j = 0, bins - 1 do

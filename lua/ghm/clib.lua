@@ -17,7 +17,7 @@ local here = debug.getinfo(1, "S").source:match "^@(.*)/lua/ghm/clib%.lua$"
 local function declarations(path)
     local file = io.open(path)
     if not file then
-        fault.raise("failed", "%s is missing: the library cannot be loaded without its header", path)
+        fault.raise("failed", "%s is missing: the library needs its header", path)
     end
     local text = file:read "*a"
     file:close()

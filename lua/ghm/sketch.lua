@@ -38,7 +38,7 @@ local function list(ctype, values)
     return ffi.new(ctype .. "[?]", math.max(#values, 1), values), #values
 end
 
--- spec.task "classification" (default) or "regression"; spec.bins, spec.mu (regression), spec.knots:
+-- spec.task "classification" (default) or "regression"; spec.bins, spec.mu (regression), knots:
 -- a number or a list each. Throws fault "usage" for values out of range and for edges too close.
 function M.new(spec)
     local bins, n_bins = list("int64_t", spec.bins)

@@ -6,7 +6,7 @@ local fault = require "ghm.fault"
 local json = require "ghm.json"
 local posix = require "ghm.posix"
 local provenance = require "ghm.provenance"
-local run = require "ghm.run"
+local run = require "ghm.runs"
 
 local TestRun = {}
 _G.TestRun = TestRun
@@ -124,7 +124,7 @@ end
 function TestRun.test_run_json_that_does_not_fit_leaves_no_folder()
     local said = limited(([[
         local info = { note = ("x"):rep(1e6) }
-        local ok, problem = pcall(require("ghm.run").create,
+        local ok, problem = pcall(require("ghm.runs").create,
             { out = %q, experiment = "x", info = info })
         print(ok, tostring(problem))]]):format(folder .. "/runs"))
     lu.assertStrContains(said, "false\tcannot write")

@@ -1,7 +1,7 @@
 -- Run folders: what one command found, kept as plain files that survive NFS, rsync and crashes.
 --
---   run.create { out = "runs", experiment = "sweep_bins", name = nil, info = {...} } -> run
---   run.open(dir, out) -> run               an existing folder; "latest" is out/latest
+--   runs.create { out = "runs", experiment = "sweep_bins", name = nil, info = {...} } -> run
+--   runs.open(dir, out) -> run               an existing folder; "latest" is out/latest
 --   run.dir  run.info                       the folder; what run.json says
 --   run:path(name)                          where a file of the run lies
 --   run:write(name, text)                   whole or not at all; folders in `name` are made
