@@ -30,6 +30,11 @@ function M.normals(shape, mean, sd)
     return M.fill(shape, function() return M.normal(mean, sd) end)
 end
 
+-- Soft targets, even on [0, 1).
+function M.shares(shape)
+    return M.fill(shape, function() return math.random() end)
+end
+
 -- 1 with probability `share`, otherwise 0
 function M.flags(shape, share, dtype)
     return M.fill(shape, function() return math.random() < share and 1 or 0 end, dtype)

@@ -1,7 +1,7 @@
 -- Which region a sample at an edge belongs to, decided here without the core's logarithm and root:
 -- sigmoid(s) >= j/M exactly when (M - j) (e^s - 1) >= 2j - M, and |d| / sqrt(d^2 + mu^2) >= j/M
--- exactly when d^2 (M^2 - j^2) >= mu^2 j^2. Doubles decide these for a float32 s or d unless the two
--- sides come nearer to each other than rounding; such a case fails here rather than being guessed.
+-- exactly when d^2 (M^2 - j^2) >= mu^2 j^2. Doubles decide these for a float32 s or d unless the
+-- two sides are nearer to each other than rounding; such a case fails here, it is not guessed.
 
 local lu = require "luaunit"
 local ffi = require "ffi"

@@ -57,7 +57,7 @@ function TestCoreSketch.test_a_million_samples_and_one_agree_with_the_oracle()
     end
 end
 
--- -- unions --------------------------------------------------------------------------------------
+-- -- unions ---------------------------------------------------------------------------------------
 
 local function check_union(all, one_of, n_configurations)
     for k = 1, n_configurations do
@@ -111,7 +111,7 @@ function TestCoreSketch.test_bins_that_were_not_declared_are_refused()
     samples.refused("usage", { "this mu", "not declared" }, r.regions, r, 10, 0.03)
 end
 
--- -- accuracy: the hard cases --------------------------------------------------------------------
+-- -- accuracy: the hard cases ---------------------------------------------------------------------
 
 -- Logits of the case, all with target 0 (and, negated, with target 1: the same keys).
 local function classes_of(keys, positive)
@@ -171,7 +171,7 @@ for _, case in ipairs(key_cases) do
     end
 end
 
--- -- other functions -----------------------------------------------------------------------------
+-- -- other functions ------------------------------------------------------------------------------
 
 -- { name, a, b, f(key, positive), how fast it grows: f ~ e^(growth s) for s far below 0 }
 local functions = {
@@ -224,8 +224,8 @@ function TestCoreSketch.test_counts_positives_and_negatives_apart()
 end
 
 -- The sum over a cell is right to third order: with samples as skew as a cell of relative width
--- 2^-10 holds them, what is left is at most 0.057 (growth * width)^3 / 6 of it. That passes 1e-8 for
--- losses below 1e-7 only (s < -16), and for focal's where they are below 1e-8 of the largest.
+-- 2^-10 holds them, at most 0.057 (growth * width)^3 / 6 of it is left. That passes 1e-8 only for
+-- losses below 1e-7 (s < -16), and for focal's where they are below 1e-8 of the largest.
 function TestCoreSketch.test_skewed_cells_leave_an_error_of_third_order_and_no_more()
     for _, f in ipairs(functions) do
         for exponent = -1, f[1] ~= "focal_norm" and 5 or -2 do
@@ -249,7 +249,7 @@ function TestCoreSketch.test_skewed_cells_leave_an_error_of_third_order_and_no_m
     end
 end
 
--- -- boxes ---------------------------------------------------------------------------------------
+-- -- boxes ----------------------------------------------------------------------------------------
 
 local function check_boxes(pred, target, mu, beta)
     local spec = { task = "regression", bins = { 1, 10 }, mu = mu, knots = beta }
@@ -288,7 +288,7 @@ end
 -- pred - target is no float32: its rounding error, 1e-8 of a small difference's loss and more, is
 -- part of the sketch.
 function TestCoreSketch.test_the_rounding_of_pred_minus_target_is_kept()
-    for _, pair in ipairs { { 1.1, -0.37 }, { 3.7e-3, 1.2e-9 }, { -700.3, 0.0001 }, { 0.1, 0.7 } } do
+    for _, pair in ipairs { { 1.1, -0.37 }, { 4e-3, 1.2e-9 }, { -700.3, 1e-4 }, { 0.1, 0.7 } } do
         for n = 1, 5 do
             check_boxes(samples.fill(n, function() return pair[1] end),
                 samples.fill(n, function() return pair[2] end), 0.02, 1)
