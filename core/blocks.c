@@ -21,13 +21,21 @@ static const float *widen(const ghm_kernels *kernels, const void *data, int32_t 
     }
 }
 
-static float weight_of_row(const ghm_batch *batch, int64_t row)
+static float weight_at(const ghm_batch *batch, int64_t at)
 {
-    if (!batch->weight) {
-        return 1;
+    return batch->weight_dtype == GHM_U8 ? (float)((const uint8_t *)batch->weight)[at]
+                                         : ((const float *)batch->weight)[at];
+}
+
+/* Whether any sample of a row is valid: in a row without, a label may be anything. */
+static bool row_in_use(const ghm_batch *batch, int64_t row)
+{
+    int64_t per_row = batch->weight_per_row ? 1 : batch->cols;
+    bool used = !batch->weight;
+    for (int64_t i = 0; i < per_row && !used; i++) {
+        used = weight_at(batch, row * per_row + i) > 0;
     }
-    return batch->weight_dtype == GHM_U8 ? (float)((const uint8_t *)batch->weight)[row]
-                                         : ((const float *)batch->weight)[row];
+    return used;
 }
 
 static int64_t label_of_row(const ghm_batch *batch, int64_t row)
@@ -50,8 +58,8 @@ static void expand_rows(const ghm_batch *batch, int64_t begin, int n, ghm_buffer
     for (int i = 0; i < n; row++, col = 0) {
         int64_t left = batch->cols - col;
         int part = left < n - i ? (int)left : n - i;
-        float weight = batch->weight_per_row ? weight_of_row(batch, row) : 1;
-        if (batch->weight_per_row) {
+        if (batch->weight && batch->weight_per_row) {
+            float weight = weight_at(batch, row);
             for (int k = 0; k < part; k++) {
                 out->w[i + k] = weight;
             }
@@ -66,7 +74,7 @@ static void expand_rows(const ghm_batch *batch, int64_t begin, int n, ghm_buffer
             if (class >= col && class < col + part) {
                 out->t[i + (class - col)] = 1;
             }
-            if (class > most && col == 0 && weight > 0) {
+            if (class > most && col == 0 && row_in_use(batch, row)) {
                 out->first_bad_label = out->bad_labels++ ? out->first_bad_label : row;
             }
         }

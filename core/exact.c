@@ -46,6 +46,9 @@ static void gather(const ghm_batch *batch, exact_work *work, ghm_facts *facts)
         int n = samples - begin < GHM_BLOCK ? (int)(samples - begin) : GHM_BLOCK;
         ghm_load_block(kernels, batch, begin, n, &b);
         ghm_inspect_block(batch, begin, n, &b, facts);
+        if (facts->bad_labels == 0) {
+            facts->first_bad_label = b.first_bad_label;
+        }
         facts->bad_labels += b.bad_labels;
         for (int i = 0; i < n; i++) {
             if (!(b.w[i] > 0)) {
