@@ -185,9 +185,9 @@ int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *m
         room += (bins[i] - 1) * n_mu;
     }
     for (int64_t i = 0; i < n_knots; i++) {
-        if (!isfinite(knots[i])) {
-            return ghm_fail(GHM_E_ARGUMENT, "knot %lld is %g, expected a finite number",
-                            (long long)i, knots[i]);
+        if (!isfinite(knots[i]) || (task == GHM_REGRESSION && knots[i] <= 0)) {
+            return ghm_fail(GHM_E_ARGUMENT, "knot %lld is %g, expected a finite number%s",
+                            (long long)i, knots[i], task == GHM_REGRESSION ? " above 0" : "");
         }
     }
     ghm_edge *list = malloc((size_t)room * sizeof *list);

@@ -213,7 +213,8 @@ static int take_edges(bytes *in, int64_t task, int64_t n, ghm_edges **out)
     for (int64_t i = 0; i < n; i++) {
         good = take(in, &list[i].threshold, sizeof list[i].threshold) && good;
         good = good && !isnan(list[i].threshold) &&
-               (i == 0 || list[i].threshold > list[i - 1].threshold);
+               (i > 0 ? list[i].threshold > list[i - 1].threshold
+                      : task == GHM_CLASSIFICATION || list[i].threshold > 0);
     }
     for (int64_t i = 0; i < n; i++) {
         good = take(in, &list[i].norm, sizeof list[i].norm) && good;
