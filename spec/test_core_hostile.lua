@@ -171,6 +171,8 @@ local bad_values = {
     { "GHMR", { mu = 0 }, "mu is 0" }, { "GHMR", { mu = -1 }, "mu is -1" },
     { "GHMR", { mu = NAN }, "mu is" }, { "GHMR", { mu = INF }, "mu is inf" },
     { "SmoothL1", { beta = NAN }, "knot 0 is" },
+    { "SmoothL1", { beta = 0 }, "knot 0 is 0, expected a finite number above 0" },
+    { "SmoothL1", { beta = -1 }, "knot 0 is -1" },
 }
 
 for _, case in ipairs(bad_values) do
@@ -188,10 +190,12 @@ function TestCoreHostile.test_parameters_of_focal_and_smooth_l1_are_checked()
         local loss = ghm.Focal(options)
         samples.refused("usage", { "alpha" }, loss.forward, loss, logits, target)
     end
-    for _, beta in ipairs { 0, -1 } do
-        local loss = ghm.SmoothL1 { beta = beta }
-        samples.refused("usage", { "beta is" }, loss.forward, loss, logits, target)
+    local s = samples.sketch_of(box_spec, samples.box_batch({ 1 }, { 0 }))
+    for _, beta in ipairs { 0, -1, INF } do
+        samples.refused("usage", { "beta is" }, s.sums, s, "smooth_l1", beta)
+        samples.refused("usage", { "mu is" }, s.sums, s, "asl1", beta)
     end
+    samples.refused("usage", { "function is 0" }, s.sums, s, "bce")
 end
 
 function TestCoreHostile.test_devices_that_are_not_there_are_refused()
@@ -209,7 +213,8 @@ end
 function TestCoreHostile.test_null_is_refused_everywhere()
     local s = samples.sketch_of({ bins = 10 }, samples.class_batch({ 1 }, { 0 }))
     local digest = s:digest()
-    local on, one = device.default(), samples.class_batch({ 1 }, { 0 }).c
+    local holder = samples.class_batch({ 1 }, { 0 }) -- keeps the arrays of `one` alive
+    local on, one = device.default(), holder.c
     local beta = ffi.new "double[10]"
     local R, L, S, updates = ffi.new "int64_t[10]", beta, beta, ffi.new "int64_t[10]"
     local config, result = ffi.new "ghm_config", ffi.new "ghm_result"
@@ -268,7 +273,7 @@ function TestCoreHostile.test_null_is_refused_everywhere()
     end
     C.ghm_sketch_free(nil)
     C.ghm_device_free(nil)
-    lu.assertEquals(C.ghm_sketch_add(on, s.c, one, 0, nil), 0, "facts may be NULL")
+    lu.assertEquals(C.ghm_sketch_add(on, s.c, holder.c, 0, nil), 0, "facts may be NULL")
     lu.assertNotEquals(s:digest(), digest)
 end
 
