@@ -137,8 +137,15 @@ int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint
     }
     GHM_TRY(check_mixture(mixture));
     uint32_t when = (uint32_t)step;
-#pragma omp parallel for schedule(static) num_threads(device->threads)
+    int stopped = 0; /* each thread's own */
+#pragma omp parallel for schedule(static) num_threads(device->threads) reduction(| : stopped)
     for (int64_t i = 0; i < rows * cols; i++) {
+        if (i % 4096 == 0) {
+            stopped |= ghm_interrupted();
+        }
+        if (stopped) {
+            continue;
+        }
         uint64_t at = (uint64_t)i;
         ghm_sample sample = task == GHM_CLASSIFICATION
                               ? ghm_synth_class(mixture, ghm_philox(seed, at, when, 0))
@@ -150,5 +157,5 @@ int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint
             weight[i] = sample.weight;
         }
     }
-    return GHM_OK;
+    return stopped ? ghm_fail(GHM_E_INTERRUPTED, "interrupted") : GHM_OK;
 }

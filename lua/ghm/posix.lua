@@ -34,7 +34,7 @@ end
 -- The status is printed by the shell, because LuaJIT's popen():close() always says true.
 function M.capture(command)
     local pipe = assert(io.popen("( " .. command .. "\n); printf '\\n%d' $?", "r"))
-    local all = pipe:read "*a"
+    local all = pipe:read "*a" or "" -- nil where a signal ended the wait
     pipe:close()
     local output, status = all:match "^(.*)\n(%d+)$"
     if not output then
