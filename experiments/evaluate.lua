@@ -28,7 +28,7 @@ ghm.cli.main({
     end
     local loss = ghm[losses[args.loss]](options)
     local source = ghm.source.open(args, loss.task)
-    local rows = {}
+    local rows, ignored = {}, 0
     source:each(function(step, batches)
         for _, batch in ipairs(batches) do
             local value, call = loss:forward_batch(batch, step.name)
@@ -40,6 +40,7 @@ ghm.cli.main({
                 soft = call.facts.soft, counts = ghm.harmonise.list(call.R, bins),
                 beta = ghm.harmonise.list(call.beta, bins), acc_sum = loss:state().S }
             rows[#rows + 1] = row
+            ignored = ignored + row.nonfinite
             if args.json then
                 print(ghm.json.encode(row))
             end
@@ -49,6 +50,9 @@ ghm.cli.main({
         io.write(ghm.text.table(rows, { "step", { key = "valid" }, { key = "positive" },
             { key = "loss", format = "%.6g" }, { key = "n" },
             { key = "beta_max", title = "largest beta", format = "%.4g" } }))
+        if ignored > 0 then
+            print(ignored .. " samples are not finite and are ignored (--nonfinite ignore)")
+        end
         print(("%s on %s"):format(loss.name, ghm.device.name()))
     end
     return source:exit_code()

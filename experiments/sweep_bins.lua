@@ -18,10 +18,10 @@ local shown = {
 ghm.experiment.main {
     name = "sweep_bins",
     question = "How many unit regions (bins, M) should GHM use on this data?",
-    epilog = "Columns: n regions in use, scarce = share of the gradient from regions with fewer\n"
-        .. "than 100 samples, GD error against the exact density (mean and largest over samples),\n"
-        .. "cosine with the exact density's gradient, entropy of the contributions (1: flat),\n"
-        .. "Rudemo's score (least is best), Knuth's log posterior (greatest is best).",
+    epilog = "Columns: n regions in use; scarce: share of the gradient from regions with fewer "
+        .. "than 100 samples; GD error against the exact density, mean and largest over samples; "
+        .. "cosine with the exact density's gradient; entropy of the contributions (1: flat); "
+        .. "Rudemo's score (least is best); Knuth's log posterior (greatest is best).",
     axes = { "bins", "momentum" },
     keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "divide", "start", "empty", "eps",
         "labels", single = true, bins = "5:50:5", momentum = "0" },

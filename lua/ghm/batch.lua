@@ -124,7 +124,10 @@ function M.classification(parts)
     if target then
         add_dense(self, logits, target, C.GHM_DENSE)
     else
-        if labels.n ~= self.rows then
+        if #logits.shape < 2 then -- 0 and 1 would be taken for classes, 0 for the only one
+            fault.raise("dump", "logits %s have no axis of classes, which labels need: 0 and 1 are "
+                .. "targets (--target)", tostring(logits))
+        elseif labels.n ~= self.rows then
             fault.raise("dump", "labels are %s, expected one for each of %d rows of logits %s",
                 tostring(labels), self.rows, tostring(logits))
         end

@@ -54,9 +54,9 @@ local function distinct_bins(configurations)
 end
 
 -- Density of one stream in regions of 1/bins: share of the samples per unit of g.
-local function region_density(whole, bins, mu)
-    local R = whole:regions(bins, mu)
-    local N, values = whole:facts().valid, {}
+local function region_density(calls, bins, mu)
+    local R, N = sweep.counts(calls, bins, mu)
+    local values = {}
     for j = 1, bins do
         values[j] = tonumber(R[j - 1]) * bins / N
     end
@@ -71,14 +71,13 @@ local function exact_density(whole, g, eps, mu)
     return values
 end
 
-local function density_figure(x, whole_of, eps, mu)
+local function density_figure(x, whole, eps, mu)
     local series, bins_list = {}, chosen(distinct_bins(x.configurations))
     for _, bins in ipairs(bins_list) do
         series[#series + 1] = { label = ("M = %d"):format(bins), style = "steps",
-            x = edges_of(bins), y = region_density(whole_of(bins), bins, mu) }
+            x = edges_of(bins), y = region_density(x.calls, bins, mu) }
     end
-    local whole = whole_of(bins_list[#bins_list])
-    if not whole:is_soft() then
+    if whole then
         local g = grid(400)
         series[#series + 1] = { label = ("exact, window %.3g"):format(eps), style = "reference",
             x = g, y = exact_density(whole, g, eps, mu) }
@@ -112,23 +111,23 @@ local function plain_norm(task, loss, g, mu)
 end
 
 -- The paper's Figure 3: reformulated gradient norm, beta * g, of one stream.
-local function reformulated_figure(task, whole, bins, eps, mu)
+local function reformulated_figure(x, whole, bins, eps, mu)
     local g, series = grid(300), {}
-    for _, loss in ipairs(plain[task]) do
+    for _, loss in ipairs(plain[x.task]) do
         local y = {}
         for i, norm in ipairs(g) do
-            y[i] = plain_norm(task, loss, norm, mu)
+            y[i] = plain_norm(x.task, loss, norm, mu)
         end
         series[#series + 1] = { label = loss.label, x = g, y = y }
     end
-    local density, exact = region_density(whole, bins, mu), exact_density(whole, g, eps, mu)
+    local density, exact = region_density(x.calls, bins, mu), exact_density(whole, g, eps, mu)
     local ours, ideal = {}, {}
     for i, norm in ipairs(g) do
         local own = density[math.min(math.floor(norm * bins) + 1, bins)]
         ours[i] = own > 0 and norm / own or nil
         ideal[i] = exact[i] > 0 and norm / exact[i] or nil
     end
-    local ghm = task == "regression" and "GHM-R" or "GHM-C"
+    local ghm = x.task == "regression" and "GHM-R" or "GHM-C"
     series[#series + 1] = { label = ("%s, M = %d"):format(ghm, bins), x = g, y = ours }
     series[#series + 1] = { label = ghm .. ", exact density", x = g, y = ideal,
         style = "reference" }
@@ -167,8 +166,9 @@ end
 
 local panels = {
     { key = "loss", title = "loss" },
-    { key = "scarce_share", title = "gradient from regions with R < 100" },
-    { key = "empty_share", title = "share of empty regions" },
+    { key = "scarce_share", title = "gradient from regions with R < 100",
+        yrange = { 0, 1 } },
+    { key = "empty_share", title = "share of empty regions", yrange = { 0, 1 } },
     { key = "beta_max", title = "largest beta", ylog = true },
     { key = "cosine", title = "cosine with the exact gradient" },
     { key = "entropy", title = "entropy of the contributions" },
@@ -177,7 +177,7 @@ local panels = {
 -- One small panel per metric, one line per momentum.
 local function metrics_figure(rows, momenta)
     local figure = { title = "What the number of regions changes", columns = 2, panels = {},
-        width = 760, height = 760 }
+        width = 840, height = 1000 }
     for _, panel in ipairs(panels) do
         local series = {}
         for _, momentum in ipairs(momenta) do
@@ -193,7 +193,8 @@ local function metrics_figure(rows, momenta)
         end
         if rows[1][panel.key] then
             table.insert(figure.panels, { title = panel.title, xlabel = "bins M",
-                ylog = panel.ylog, key = #momenta > 1 and "below" or "none", series = series })
+                ylog = panel.ylog, yrange = panel.yrange,
+                key = #momenta > 1 and "below" or "none", series = series })
         end
     end
     return figure
@@ -202,19 +203,13 @@ end
 -- x: as a study gets it; rows: of bins_study; best: the recommended bins; eps: window or nil for
 -- 1/best. Returns the list of { name, figure }, and the terminal's plot.
 function M.draw(x, rows, best, eps)
-    local mu = x.args.keys.mu
-    local merged = {}
-    local function whole_of(bins)
-        merged[bins] = merged[bins] or sweep.merged(x.calls, bins)
-        return merged[bins]
-    end
-    local window = eps or 1 / best
-    local whole = whole_of(best)
-    local figures = { { name = "density", figure = density_figure(x, whole_of, window, mu) } }
+    local mu, window = x.args.keys.mu, eps or 1 / best
+    local whole = not sweep.is_soft(x.calls) and sweep.merged(x.calls, best) or nil
+    local figures = { { name = "density", figure = density_figure(x, whole, window, mu) } }
     local reference
-    if not whole:is_soft() then
+    if whole then
         figures[2] = { name = "reformulated",
-            figure = reformulated_figure(x.task, whole, best, window, mu) }
+            figure = reformulated_figure(x, whole, best, window, mu) }
         figures[3] = { name = "contribution",
             figure = contribution_figure(x.task, whole, best, mu) }
         local edges, g = edges_of(2 * best), {}
@@ -224,10 +219,12 @@ function M.draw(x, rows, best, eps)
         reference = { edges = edges, values = exact_density(whole, g, window, mu),
             label = "exact density" }
     end
-    figures[#figures + 1] = { name = "metrics",
-        figure = metrics_figure(rows, x.args.keys.momentum) }
+    if #distinct_bins(x.configurations) > 1 then -- a curve of one point shows nothing
+        figures[#figures + 1] = { name = "metrics",
+            figure = metrics_figure(rows, x.args.keys.momentum) }
+    end
     local term = termplot.steps { title = ("gradient density GD/N at M = %d"):format(best),
-        edges = edges_of(best), values = region_density(whole, best, mu), log = true,
+        edges = edges_of(best), values = region_density(x.calls, best, mu), log = true,
         xlabel = "gradient norm g", reference = reference }
     return figures, term
 end

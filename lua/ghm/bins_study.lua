@@ -2,7 +2,9 @@
 -- to train with. Arithmetic on sketches; see GHM.md's questions and README for the words.
 
 local ffi = require "ffi"
+local fault = require "ghm.fault"
 local harmonise = require "ghm.harmonise"
+local sweep = require "ghm.sweep"
 
 ffi.cdef "double lgamma(double x);"
 
@@ -72,6 +74,10 @@ function M.rows(task, calls, configurations, eps)
         for key, value in pairs(configuration) do
             row[key] = value
         end
+        if sweep.interrupted() then
+            fault.raise("interrupted", "stopped after %d of %d configurations", i - 1,
+                #configurations)
+        end
         for _, call in ipairs(calls) do
             local one = study_call(call, configuration, h, eps)
             losses[#losses + 1] = one.loss
@@ -99,10 +105,11 @@ M.SLACK, M.ENOUGH = 0.02, 0.1
 
 -- The row to train with, and the reason in one sentence: the finest regions that leave (almost) no
 -- more of the gradient to scarce regions than data like this must. Finer regions follow the density
--- more closely; what they cost is betas resting on a handful of samples.
+-- more closely; what they cost is betas resting on a handful of samples. Soft targets, which have
+-- no gradient share, are judged by their empty regions.
 function M.recommend(rows)
     local key = rows[1].scarce_share and "scarce_share" or "empty_share"
-    local least, best, finer = math.huge, nil, nil
+    local least, best = math.huge, nil
     for _, row in ipairs(rows) do
         least = math.min(least, row[key])
     end
@@ -112,20 +119,21 @@ function M.recommend(rows)
             best = row
         end
     end
+    local finer
     for _, row in ipairs(rows) do
         if row.bins > best.bins and (not finer or row.bins < finer.bins) then
             finer = row
         end
     end
-    local what = key == "scarce_share"
-        and ("of the gradient in regions of fewer than %d samples"):format(M.SCARCE)
-        or "of the regions empty"
-    local reason = ("%.1f %% %s, where the least of all tried is %.1f %%"):format(100 * best[key],
-        what, 100 * least)
-    local beyond = finer and ("M = %d would leave %.1f %%"):format(finer.bins, 100 * finer[key])
-        or "no finer one was tried"
-    return best, ("bins = %d is the finest choice that leaves only %s; %s."):format(best.bins,
-        reason, beyond)
+    local rule = #rows == 1 and "only choice tried"
+        or limit == M.ENOUGH and ("finest choice below %g %%"):format(100 * limit)
+        or ("finest choice within %g %% of the least tried, %.1f %%"):format(100 * M.SLACK,
+            100 * least)
+    local what = key == "empty_share" and "of the regions empty"
+        or ("of the gradient to regions of fewer than %d samples"):format(M.SCARCE)
+    return best, ("bins = %d leaves %.1f %% %s and is the %s%s."):format(best.bins,
+        100 * best[key], what, rule,
+        finer and (" (M = %d: %.1f %%)"):format(finer.bins, 100 * finer[key]) or "")
 end
 
 return M

@@ -15,6 +15,7 @@ local cli = require "ghm.cli"
 local clib = require "ghm.clib"
 local csv = require "ghm.csv"
 local device = require "ghm.device"
+local fault = require "ghm.fault"
 local gnuplot = require "ghm.gnuplot"
 local json = require "ghm.json"
 local posix = require "ghm.posix"
@@ -67,8 +68,10 @@ local function dumps_of(calls)
 end
 
 local function heading(calls, args)
-    local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0, soft = 0 }
+    local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }
+    local soft = 0
     for _, call in ipairs(calls) do
+        soft = soft + (call.facts.soft > 0 and 1 or 0)
         for key in pairs(totals) do
             totals[key] = totals[key] + call.facts[key]
         end
@@ -80,10 +83,13 @@ local function heading(calls, args)
         lines[#lines + 1] = ("%d samples are not finite and are ignored (--nonfinite ignore)")
             :format(totals.nonfinite)
     end
-    if totals.soft > 0 then
-        lines[#lines + 1] = ("soft targets (%s): what needs a sample's key is left empty")
-            :format(text.number(totals.soft))
+    if soft > 0 then
+        lines[#lines + 1] = ("soft targets in %d of %d calls: what needs a sample's key is left "
+            .. "out"):format(soft, #calls)
     end
+    local names = calls[1].names
+    lines[#lines + 1] = ("%s  weight: %s"):format(names.target and "target: " .. names.target
+        or ("labels: %s, %s"):format(names.labels, names.base), names.weight or "none")
     if args.verbose then
         for _, call in ipairs(calls) do
             lines[#lines + 1] = ("  %s: %s"):format(call.step.name, shape_text(call))
@@ -126,16 +132,31 @@ local function draw(run, figures, formats)
     posix.make_folders(run:path "plots")
     for _, entry in ipairs(figures) do
         local made, reason = gnuplot.draw(run:path("plots/" .. entry.name), entry.figure, images)
+        if sweep.interrupted() then -- Ctrl-C reaches gnuplot too, so its complaint means nothing
+            fault.raise("interrupted", "stopped at the figures; the rows are in %s", run.dir)
+        end
         complaint = complaint or not made and reason or nil
     end
     return complaint
 end
 
+-- What the words of a command ask for together and cannot have.
+local function refuse_contradictions(args, task)
+    if task == "classification" and args.given.mu then
+        fault.raise("usage", "mu: GHM-C has none; --loss ghmr has")
+    elseif args.csv == "-" and args.json then
+        fault.raise("usage", "--csv - and --json both write to stdout: give one of them")
+    elseif args.out == "" or args.csv == "" then
+        fault.raise("usage", "%s: expected a path, not an empty word",
+            args.out == "" and "--out" or "--csv")
+    end
+end
+
 local function body(spec, args)
     local task = args.loss == "ghmr" and "regression" or "classification"
+    refuse_contradictions(args, task)
     device.default(device.open(args.device, args.threads))
-    clib.check(clib.C.ghm_interrupt_catch())
-    if task ~= "regression" then
+    if task == "classification" then
         args.keys.mu = nil
     end
     local configurations = sweep.configurations(args.keys, spec.axes)
@@ -150,12 +171,21 @@ local function body(spec, args)
     if args.dry_run then
         return dry_run(spec, args, source, configurations)
     end
-    -- Before the work, so that an unwritable place is told before minutes are spent.
-    local run = runs.create { out = args.out, experiment = spec.name, name = args.name,
-        info = { argv = args.argv, axes = json.array(spec.axes), configurations =
-            json.array(configurations), seed = args.seed, device = args.device, loss = args.loss } }
+    local run
+    local show = progress_of(args)
+    local function on_step(done, total, valid)
+        -- Made when there is something to study, so that a refused dump leaves no folder, and not
+        -- later, so that an unwritable place is told before minutes are spent.
+        if not run and valid > 0 then
+            run = runs.create { out = args.out, experiment = spec.name, name = args.name,
+                info = { argv = args.argv, axes = json.array(spec.axes), configurations =
+                    json.array(configurations), seed = args.seed, device = args.device,
+                    loss = args.loss } }
+        end
+        show(done, total)
+    end
     local calls = sweep.read(source, { bins = args.keys.bins, mu = args.keys.mu,
-        nonfinite = args.nonfinite, progress = progress_of(args) })
+        nonfinite = args.nonfinite, progress = on_step })
     local found = spec.study { task = task, calls = calls, configurations = configurations,
         args = args }
     run:write_csv("results.csv", found.rows, found.columns)
@@ -163,9 +193,6 @@ local function body(spec, args)
         device = device.name(), threads = device.threads(),
         library = { version = clib.version, build = clib.build } })
     local complaint = draw(run, found.figures or {}, args.plot)
-    if args.csv then
-        csv.write(args.csv, found.rows, found.columns)
-    end
     if args.json then
         print(json.encode({ run = run.dir, rows = json.array(found.rows),
             answer = json.array(found.lines), failed = json.array(source.failed) },
@@ -183,6 +210,9 @@ local function body(spec, args)
         local where = args.json and io.stderr or args.csv == "-" and io.stderr or io.stdout
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
             "\n")
+    end
+    if args.csv then -- last: where it cannot be written, all else is said and in the run folder
+        csv.write(args.csv, found.rows, found.columns)
     end
     return source:exit_code()
 end

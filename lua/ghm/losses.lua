@@ -38,13 +38,15 @@ local about_data = { "labels", "nonfinite", "device" }
 
 local function known_keys(kind)
     local known = {}
-    for _, list in ipairs { about_data, kind.ghm and harmonise.keys or common } do
+    for _, list in ipairs { kind.ghm and harmonise.keys or common, about_data } do
         for _, key in ipairs(list) do
-            known[#known + 1] = key
+            if key ~= "mu" or kind.task == "regression" then
+                known[#known + 1] = key
+            end
         end
     end
     for key in pairs(kind.keys) do
-        known[#known + 1] = key
+        table.insert(known, 1, key)
     end
     return known
 end

@@ -35,8 +35,10 @@ local function typed_names(args, task)
         weight = args.weight }
     if args.pred and args.logits then
         fault.raise("usage", "--logits and --pred name the same array: give one of them")
-    elseif task == "regression" and args.labels then
-        fault.raise("usage", "--labels: boxes have no labels, expected --target")
+    elseif args.target and args.labels then
+        fault.raise("usage", "--target and --labels both name the targets: give one of them")
+    elseif task == "regression" and (args.labels or args.given and args.given.labels) then
+        fault.raise("usage", "labels: boxes have none, expected --target")
     end
     local calls, longest = {}, 1
     for _, list in pairs(lists) do
@@ -63,7 +65,7 @@ local function choose(file, task, wanted)
     for part, role in pairs(roles[task]) do
         names[part] = dump.role(file, role, wanted[part])
     end
-    if wanted.labels or (names.labels and names.target == nil) then
+    if wanted.labels then
         names.target = nil
     elseif names.target then
         names.labels = nil
@@ -87,6 +89,7 @@ local function batch_of(get, names, task, base)
     end
     parts.logits = get(names.pred)
     parts.labels, parts.base = names.labels and get(names.labels), base
+    names.base = names.labels and base
     return batch.classification(parts)
 end
 
@@ -120,7 +123,8 @@ local shares = { "hard_share", "hard_mean", "hard_sd", "positive_share", "positi
     "positive_sd", "outlier_share", "outlier_mean", "outlier_sd", "easy_mean", "easy_sd",
     "ignored_share", "uniform", "laplace_scale", "box_outlier_share", "box_outlier_sd" }
 local sizes = { rows = 6144, cols = 10, steps = 1, seed = 0, drift = -1 }
-local integral = { rows = true, cols = true, steps = true, seed = true }
+-- whole numbers, and the largest of each: a size beyond is a slip of the finger
+local integral = { rows = 2 ^ 40, cols = 2 ^ 20, steps = 1e6, seed = 2 ^ 53 }
 
 local function synth_keys()
     local known = { "rows", "cols", "steps", "seed", "drift" }
@@ -143,9 +147,10 @@ local function parse_synth(word)
         if not key or not nearest.is_one_of(key, synth_keys()) then
             fault.raise("usage", "%s: unknown key '%s'%s", word, key or pair,
                 nearest.hint(key or pair, synth_keys()))
-        elseif not x or (integral[key] and (x ~= math.floor(x) or x < 0 or x > 2 ^ 53)) then
+        elseif not x or (integral[key] and (x ~= math.floor(x) or x < 0 or x > integral[key])) then
             fault.raise("usage", "%s: %s is '%s', expected %s", word, key, value,
-                integral[key] and "a whole number from 0" or "a number")
+                integral[key] and ("a whole number from 0 to %.0f"):format(integral[key])
+                or "a number")
         end
         (sizes[key] and settings or overrides)[key] = x
     end
@@ -161,7 +166,11 @@ local function mixture_at(word, name, drift, overrides)
     return mixture
 end
 
-local function synth_steps(word, task, seed)
+local function synth_steps(word, task, seed, calls)
+    if #calls > 1 or next(calls[1]) then
+        fault.raise("usage", "%s: --%s chooses an array of a dump, and this is none", word,
+            next(calls[1]))
+    end
     local name, settings, overrides = parse_synth(word)
     local shape = { settings.rows, settings.cols }
     local steps = {}
@@ -198,15 +207,15 @@ end
 
 -- -- the source ----------------------------------------------------------------------------------
 
--- args as of ghm.cli: dumps, default_dump, names of arrays, seed, keys.labels. Files are listed,
--- not opened. Throws faults "dump" (nothing there) and "usage".
+-- args as of ghm.cli: dumps, default_dump, names of arrays, seed, keys.labels, given. Files are
+-- listed, not opened. Throws faults "dump" (nothing there) and "usage".
 function M.open(args, task)
     local words = #args.dumps > 0 and args.dumps or { args.default_dump }
     local calls = typed_names(args, task)
     local self = setmetatable({ task = task, steps = {}, failed = {}, words = words }, Source)
     for _, word in ipairs(words) do
         if word:find "^synth:" then
-            for _, step in ipairs(synth_steps(word, task, args.seed)) do
+            for _, step in ipairs(synth_steps(word, task, args.seed, calls)) do
                 table.insert(self.steps, step)
             end
         else
@@ -221,30 +230,27 @@ function M.open(args, task)
     return self
 end
 
--- Calls visit(step, batches) for every step in order. A step that is refused is told on stderr and
--- left out, the rest goes on; when all are refused the first refusal is thrown.
+-- Calls visit(step, batches) for every step in order. A step that is refused is told on stderr at
+-- once and left out, the rest goes on; when all are refused, that is thrown.
 function Source:each(visit)
-    local first
-    for _, step in ipairs(self.steps) do
+    clib.check(C.ghm_interrupt_catch())
+    for k, step in ipairs(self.steps) do
         local ok, problem = pcall(function()
             visit(step, step.load())
         end)
-        if not ok then
+        if C.ghm_interrupted() ~= 0 then
+            fault.raise("interrupted", "stopped at %s, step %d of %d", step.name, k, #self.steps)
+        elseif not ok then
             if not fault.is(problem) or problem.kind ~= "dump" or #self.steps == 1 then
                 error(problem, 0)
             end
-            first = first or problem
             table.insert(self.failed, { step = step.name, reason = problem.message })
-        end
-        if C.ghm_interrupted() ~= 0 then
-            fault.raise("interrupted", "stopped after %s", step.name)
+            io.stderr:write("error: ", problem.message, "\n")
         end
     end
     if #self.failed == #self.steps then
-        error(first, 0)
-    end
-    for _, failure in ipairs(self.failed) do
-        io.stderr:write("error: ", failure.reason, "\n")
+        fault.raise("dump", "%s: none of the %d steps can be used", table.concat(self.words, ", "),
+            #self.steps)
     end
 end
 

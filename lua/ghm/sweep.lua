@@ -2,6 +2,7 @@
 
 local clib = require "ghm.clib"
 local fault = require "ghm.fault"
+local ffi = require "ffi"
 local sketches = require "ghm.sketch"
 
 local M = {}
@@ -59,10 +60,10 @@ end
 -- Reads a source once: a list of calls { step, facts, sketch(bins) }, one for each batch.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
 --   spec.nonfinite                   "error" or "ignore"
---   spec.progress(done, total)       called after each step
+--   spec.progress(done, total, valid)   called after each sound step; valid: samples so far
 function M.read(source, spec)
     local parts = templates(source.task, spec.bins, spec.mu, spec.knots)
-    local calls, done = {}, 0
+    local calls, done, valid = {}, 0, 0
     source:each(function(step, batches)
         local fresh = {}
         for _, batch in ipairs(batches) do
@@ -80,16 +81,13 @@ function M.read(source, spec)
         end
         for _, call in ipairs(fresh) do -- all calls of a step, or none
             calls[#calls + 1] = call
+            valid = valid + call.facts.valid
         end
         done = done + 1
         if spec.progress then
-            spec.progress(done, #source.steps)
+            spec.progress(done, #source.steps, valid)
         end
     end)
-    local valid = 0
-    for _, call in ipairs(calls) do
-        valid = valid + call.facts.valid
-    end
     if valid == 0 then
         fault.raise("dump", "%s: no valid samples: every weight is 0, or there are no rows",
             table.concat(source.words, ", "))
@@ -97,7 +95,30 @@ function M.read(source, spec)
     return calls
 end
 
--- All calls added into one sketch that has the edges of `bins`.
+-- Region counts of all calls together, whatever their targets: int64_t[bins] and their sum.
+function M.counts(calls, bins, mu)
+    local R, N = ffi.new("int64_t[?]", bins), 0
+    for _, call in ipairs(calls) do
+        local own = call:sketch(bins):regions(bins, mu)
+        for j = 0, bins - 1 do
+            R[j] = R[j] + own[j]
+        end
+        N = N + call.facts.valid
+    end
+    return R, N
+end
+
+-- Whether some call has soft targets, which have no key.
+function M.is_soft(calls)
+    for _, call in ipairs(calls) do
+        if call.facts.soft > 0 then
+            return true
+        end
+    end
+    return false
+end
+
+-- All calls, of hard targets, added into one sketch that has the edges of `bins`.
 function M.merged(calls, bins)
     local whole = calls[1]:sketch(bins):like()
     for _, call in ipairs(calls) do
