@@ -7,12 +7,11 @@
 #include <stdlib.h>
 
 /* Soft targets cancel near x = logit t, so they are done one by one in double. */
-static void soft_slope(const ghm_buffers *b, int n, const ghm_coefficients *c, float *grad,
-                       float *beta, float *norm, float *loss)
+static void soft_slope(const ghm_buffers *b, int n, const ghm_coefficients *c, ghm_results *out)
 {
     double bins = (double)c->bins;
     for (int i = 0; i < n; i++) {
-        grad[i] = beta[i] = norm[i] = loss[i] = 0;
+        out->grad[i] = out->beta[i] = out->norm[i] = out->loss[i] = 0;
         if (!(b->pw[i] > 0) || !isfinite(b->px[i]) || !isfinite(b->pt[i])) {
             continue;
         }
@@ -21,10 +20,10 @@ static void soft_slope(const ghm_buffers *b, int n, const ghm_coefficients *c, f
         j = j >= c->bins ? c->bins - 1 : j;
         j -= g < (double)j / bins;
         j += j + 1 < c->bins && g >= (double)(j + 1) / bins;
-        grad[i] = (float)(c->grad_scale * c->beta[j] * slope);
-        beta[i] = (float)c->beta[j];
-        norm[i] = (float)g;
-        loss[i] = (float)(c->loss_scale * c->beta[j] * ghm_soft_bce(b->px[i], b->pt[i]));
+        out->grad[i] = (float)(c->grad_scale * c->beta[j] * slope);
+        out->beta[i] = (float)c->beta[j];
+        out->norm[i] = (float)g;
+        out->loss[i] = (float)(c->loss_scale * c->beta[j] * ghm_soft_bce(b->px[i], b->pt[i]));
     }
 }
 
@@ -48,14 +47,23 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
         beta[j] = (float)c->beta[j];
     }
     float mu = fmaxf((float)c->mu, FLT_MIN);
-    ghm_slopes slopes = {c->function, (float)c->a,          (float)c->b,
-                         mu,          (int32_t)c->bins,     c->thresholds,
-                         beta,        (float)c->grad_scale, (float)c->loss_scale};
+    ghm_slopes slopes = {
+        .function = c->function,
+        .a = (float)c->a,
+        .b = (float)c->b,
+        .mu = mu,
+        .bins = (int32_t)c->bins,
+        .thresholds = c->thresholds,
+        .beta = beta,
+        .grad_scale = (float)c->grad_scale,
+        .loss_scale = (float)c->loss_scale,
+        .with_loss = out->loss || c->function == GHM_FOCAL,
+    };
     int stopped = 0;
 #pragma omp parallel num_threads(cpu->threads) reduction(| : stopped)
     {
         ghm_buffers b;
-        float results[4][GHM_BLOCK];
+        ghm_results results;
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
             if (stopped || (stopped = ghm_interrupted())) {
@@ -65,18 +73,16 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
             int64_t begin = block * GHM_BLOCK;
             ghm_load_block(cpu->kernels, batch, begin, n, &b);
             if (batch->target_form == GHM_SOFT) {
-                soft_slope(&b, n, c, results[0], results[1], results[2], results[3]);
+                soft_slope(&b, n, c, &results);
+            } else if (batch->task == GHM_REGRESSION) {
+                cpu->kernels->boxes_slope(b.px, b.pt, b.pw, n, &slopes, &results);
             } else {
-                void (*slope)(const float *, const float *, const float *, int, const ghm_slopes *,
-                              float *, float *, float *, float *) = batch->task == GHM_REGRESSION
-                                                                      ? cpu->kernels->boxes_slope
-                                                                      : cpu->kernels->classes_slope;
-                slope(b.px, b.pt, b.pw, n, &slopes, results[0], results[1], results[2], results[3]);
+                cpu->kernels->classes_slope(b.px, b.pt, b.pw, n, &slopes, &results);
             }
-            copy_out(out->grad, begin, results[0], n);
-            copy_out(out->beta, begin, results[1], n);
-            copy_out(out->norm, begin, results[2], n);
-            copy_out(out->loss, begin, results[3], n);
+            copy_out(out->grad, begin, results.grad, n);
+            copy_out(out->beta, begin, results.beta, n);
+            copy_out(out->norm, begin, results.norm, n);
+            copy_out(out->loss, begin, results.loss, n);
         }
     }
     free(beta);

@@ -13,51 +13,58 @@
 
 /* -- draining --------------------------------------------------------------------------------- */
 
-static void take_slot(ghm_pair *pair, uint32_t slot, ghm_cells *out)
+/* Moves slots [first, first + n) of a group into cells; their pairs are zero afterwards. */
+static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *out)
 {
-    uint64_t first = (*pair)[0];
-    if (first) {
-        const uint64_t low = ((uint64_t)1 << GHM_COUNT_SHIFT) - 1;
-        out->at[out->n++] = (ghm_cell){slot, first >> GHM_COUNT_SHIFT, first & low, (*pair)[1]};
-        *pair = (ghm_pair){0, 0};
+    const uint64_t low = ((uint64_t)1 << GHM_COUNT_SHIFT) - 1;
+    if (out->n + n > out->room) {
+        int64_t room = 2 * out->room + n;
+        ghm_cell *at = realloc(out->at, (size_t)room * sizeof *at);
+        if (!at) {
+            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
+        }
+        out->at = at;
+        out->room = room;
     }
+    for (uint32_t slot = first; slot < first + n; slot++) {
+        ghm_pair pair = group[slot];
+        if (pair[0]) {
+            out->at[out->n++] = (ghm_cell){slot, pair[0] >> GHM_COUNT_SHIFT, pair[0] & low,
+                                           pair[1]};
+            group[slot] = (ghm_pair){0, 0};
+        }
+    }
+    return GHM_OK;
 }
 
 /* Moves one group (negatives or positives) of a table into cells, by rising slot. */
-static int drain_group(ghm_pair *group, const ghm_edges *edges, uint64_t seen, int64_t taken,
-                       ghm_cells *into)
+static int drain_group(ghm_pair *group, const ghm_edges *edges, uint64_t seen, ghm_cells *into)
 {
-    int64_t room = ghm_slot_count(edges) < taken ? ghm_slot_count(edges) : taken;
-    ghm_cells fresh = {malloc((size_t)(room + 1) * sizeof(ghm_cell)), 0, room + 1};
-    if (!fresh.at) {
-        return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
-    }
+    ghm_cells fresh = {0};
     uint32_t span = 1u << (25 - edges->shift); /* cells of one bit of seen */
     uint32_t half = edges->task == GHM_REGRESSION ? edges->n_cells : edges->n_cells / 2;
+    int status = GHM_OK;
     for (uint32_t sign = 0; sign < edges->n_cells; sign += half) {
-        for (int m = 0; m < 64; m++) {
-            for (uint32_t i = 0; i < span && (seen >> m & 1); i++) {
-                uint32_t slot = sign + (uint32_t)m * span + i;
-                take_slot(&group[slot], slot, &fresh);
+        for (uint32_t m = 0; m < 64 && status == GHM_OK; m++) {
+            if (seen >> m & 1) {
+                status = take_slots(group, sign + m * span, span, &fresh);
             }
         }
     }
-    for (uint32_t i = 0; i < edges->n_sides; i++) {
-        take_slot(&group[edges->n_cells + i], edges->n_cells + i, &fresh);
-    }
-    int status = ghm_cells_merge(into, &fresh);
-    free(fresh.at);
+    status = status ? status : take_slots(group, edges->n_cells, edges->n_sides, &fresh);
+    status = status ? status : ghm_cells_take(into, &fresh);
+    ghm_cells_free(&fresh);
     return status;
 }
 
 static int drain(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint64_t seen,
-                 int64_t taken, ghm_cells cells[2])
+                 ghm_cells cells[2])
 {
     int groups = edges->task == GHM_REGRESSION ? 1 : 2;
     int status = GHM_OK;
     for (int group = 0; group < groups; group++) {
-        int one = drain_group(table + (size_t)group * plan->stride, edges, seen, taken,
-                              &cells[group]);
+        ghm_pair *pairs = table + (size_t)group * plan->stride;
+        int one = drain_group(pairs, edges, seen, &cells[group]);
         status = status ? status : one;
     }
     table[plan->trash] = (ghm_pair){0, 0};
@@ -112,6 +119,16 @@ typedef struct worker {
     int status;
 } worker;
 
+static worker *new_worker(void)
+{
+    worker *fresh = aligned_alloc(64, sizeof *fresh);
+    if (fresh) {
+        memset(fresh, 0, sizeof *fresh);
+        fresh->facts = no_facts;
+    }
+    return fresh;
+}
+
 /* Loads a block and looks at it closely where the kernel found something odd. */
 static void fill_block(const cpu_state *cpu, const ghm_plan *plan, const ghm_batch *batch,
                        int64_t begin, int n, worker *me)
@@ -133,10 +150,30 @@ static void fill_block(const cpu_state *cpu, const ghm_plan *plan, const ghm_bat
     add_weights(b->pw, n, &me->block, &me->weights);
 }
 
+/* Where the samples from `begin` on lie, as far as they lie in flat arrays. Fetching beyond the end
+ * of an array is harmless, and nothing is read. */
+static ghm_ahead look_ahead(const ghm_batch *batch, int64_t begin)
+{
+    static const size_t sizes[] = {[GHM_F32] = 4, [GHM_F16] = 2, [GHM_BF16] = 2, [GHM_U8] = 1};
+    ghm_ahead ahead = {.pred_size = sizes[batch->pred_dtype]};
+    ahead.pred = (const char *)batch->pred + begin * (int64_t)ahead.pred_size;
+    ahead.target = ahead.weight = ahead.pred;
+    if (batch->target_form == GHM_DENSE) {
+        ahead.target_size = sizes[batch->target_dtype];
+        ahead.target = (const char *)batch->target + begin * (int64_t)ahead.target_size;
+    }
+    if (batch->weight && !batch->weight_per_row) {
+        ahead.weight_size = sizes[batch->weight_dtype];
+        ahead.weight = (const char *)batch->weight + begin * (int64_t)ahead.weight_size;
+    }
+    return ahead;
+}
+
 static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *batch,
                        ghm_scan *out)
 {
-    ghm_plan plan = {edges->split, edges->n_cells, ghm_slot_count(edges), 0, edges->shift};
+    ghm_plan plan = {edges->split, edges->n_cells, ghm_slot_count(edges), 0,
+                     edges->shift, edges->depth};
     int64_t blocks = block_count(batch);
     int threads = cpu->threads < blocks ? cpu->threads : (int)(blocks ? blocks : 1);
     int status = GHM_OK;
@@ -145,10 +182,7 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
 #pragma omp parallel num_threads(threads)
     {
         ghm_pair *table = cpu->tables[omp_get_thread_num()];
-        worker *me = calloc(1, sizeof *me);
-        if (me) {
-            me->facts = no_facts;
-        }
+        worker *me = new_worker();
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
             if (!me || me->status != GHM_OK) {
@@ -160,24 +194,25 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
             }
             int n = block_size(batch, block);
             fill_block(cpu, &plan, batch, block * GHM_BLOCK, n, me);
-            cpu->kernels->scatter(table, &me->block, n);
+            ghm_ahead ahead = look_ahead(batch, (block + 2) * GHM_BLOCK);
+            cpu->kernels->scatter(table, &me->block, n, &ahead);
             me->seen |= me->block.seen;
             me->taken += n;
             if (me->taken > GHM_DRAIN - GHM_BLOCK) {
-                me->status = drain(table, &plan, edges, me->seen, me->taken, me->cells);
+                me->status = drain(table, &plan, edges, me->seen, me->cells);
                 me->taken = 0;
                 me->seen = 0;
             }
         }
         if (me && me->taken) {
-            int drained = drain(table, &plan, edges, me->seen, me->taken, me->cells);
+            int drained = drain(table, &plan, edges, me->seen, me->cells);
             me->status = me->status ? me->status : drained;
         }
 #pragma omp critical
         {
             int mine = me ? me->status : GHM_E_MEMORY;
             for (int group = 0; group < 2 && mine == GHM_OK; group++) {
-                mine = ghm_cells_merge(&out->cells[group], &me->cells[group]);
+                mine = ghm_cells_take(&out->cells[group], &me->cells[group]);
             }
             if (me) {
                 add_facts(&out->facts, &me->facts);
@@ -209,12 +244,9 @@ static int sketch_soft(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
 #pragma omp parallel for ordered schedule(static, 1) num_threads(cpu->threads)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         ghm_soft soft = {0};
-        worker *me = calloc(1, sizeof *me);
+        worker *me = new_worker();
         int mine = me ? ghm_soft_new(intervals, &soft) : GHM_E_MEMORY;
         mine = ghm_interrupted() ? GHM_E_INTERRUPTED : mine;
-        if (me) {
-            me->facts = no_facts;
-        }
         for (int64_t block = chunk * CHUNK;
              mine == GHM_OK && block < blocks && block < (chunk + 1) * CHUNK; block++) {
             int n = block_size(batch, block);

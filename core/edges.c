@@ -82,53 +82,78 @@ static uint32_t first_beyond(float threshold)
     return bits & 0x80000000u ? bits + 1 : bits;
 }
 
-/* Two thresholds share a cell if the bits above shift agree and both split it. */
-static bool cells_hold_one_split(const ghm_edges *edges, int shift)
+static int by_value(const void *a, const void *b)
 {
-    uint32_t low = (1u << shift) - 1;
-    for (int64_t i = 1; i < edges->n_thresholds; i++) {
-        uint32_t a = first_beyond(edges->thresholds[i - 1]);
-        uint32_t b = first_beyond(edges->thresholds[i]);
-        if (a >> shift == b >> shift && (a & low) && (b & low)) {
-            return false;
-        }
-    }
-    return true;
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
 }
 
+/* The most splits that fall inside one cell; bits are ascending. */
+static int deepest(const uint32_t *bits, int64_t n, int shift)
+{
+    int most = 0, run = 0;
+    for (int64_t i = 0; i < n; i++) {
+        bool inside = bits[i] & ((1u << shift) - 1);
+        bool same_cell = i > 0 && bits[i] >> shift == bits[i - 1] >> shift;
+        run = inside ? (same_cell ? run : 0) + 1 : 0;
+        most = run > most ? run : most;
+    }
+    return most;
+}
+
+/* Hands each edge inside a cell a side slot, chained from its cell in the order of bits. */
 static int split_cells(ghm_edges *edges)
 {
+    int64_t n = edges->n_thresholds;
+    size_t room = ((size_t)n + 1) * sizeof(uint32_t);
+    uint32_t *bits = malloc(room);
+    edges->side_cell = malloc(room);
+    edges->side_split = malloc(room);
+    if (!bits || !edges->side_cell || !edges->side_split) {
+        free(bits);
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)n);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        bits[i] = first_beyond(edges->thresholds[i]);
+    }
+    qsort(bits, (size_t)n, sizeof *bits, by_value);
     int shift = GHM_SHIFT;
-    while (shift >= GHM_SHIFT_MIN && !cells_hold_one_split(edges, shift)) {
+    while (shift > GHM_SHIFT_MIN && (n >> (31 - shift) || deepest(bits, n, shift) > GHM_DEPTH)) {
         shift--;
     }
-    if (shift < GHM_SHIFT_MIN) {
-        return ghm_fail(GHM_E_EDGES,
-                        "%lld edges lie too close for one sketch: declare fewer "
-                        "configurations together",
-                        (long long)edges->n_thresholds);
+    if (n >> (31 - shift)) {
+        free(bits);
+        return ghm_fail(GHM_E_EDGES, "%lld edges are too many for one sketch, expected at most %d",
+                        (long long)n, (1 << (31 - GHM_SHIFT_MIN)) - 1);
     }
     int key_bits = edges->task == GHM_REGRESSION ? 31 : 32;
     edges->shift = shift;
+    edges->depth = deepest(bits, n, shift);
     edges->n_cells = 1u << (key_bits - shift);
-    edges->split = calloc(edges->n_cells, sizeof *edges->split);
-    size_t sides = (size_t)edges->n_thresholds + 1;
-    edges->side_cell = malloc(sides * sizeof *edges->side_cell);
-    edges->side_split = malloc(sides * sizeof *edges->side_split);
-    if (!edges->split || !edges->side_cell || !edges->side_split) {
+    edges->split = calloc(edges->n_cells + (size_t)n, sizeof *edges->split);
+    if (!edges->split) {
+        free(bits);
         return ghm_fail(GHM_E_MEMORY, "no memory for %u cells", edges->n_cells);
     }
-    for (int64_t i = 0; i < edges->n_thresholds; i++) {
-        uint32_t bits = first_beyond(edges->thresholds[i]);
-        uint32_t cell = bits >> shift, split = bits & ((1u << shift) - 1);
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t cell = bits[i] >> shift, split = bits[i] & ((1u << shift) - 1);
         if (split == 0) {
             continue; /* the edge is a cell boundary already */
         }
         uint32_t side = edges->n_sides++;
+        bool chained = side > 0 && edges->side_cell[side - 1] == cell;
         edges->side_cell[side] = cell;
         edges->side_split[side] = split;
-        edges->split[cell] = side << shift | ((1u << shift) - split);
+        edges->split[chained ? edges->n_cells + side - 1 : cell] = side << shift |
+                                                                   ((1u << shift) - split);
+        if (chained) { /* say so where the chain enters the side before this one */
+            uint32_t before = side > 1 && edges->side_cell[side - 2] == cell
+                                ? edges->n_cells + side - 2
+                                : cell;
+            edges->split[before] |= GHM_MORE;
+        }
     }
+    free(bits);
     return GHM_OK;
 }
 

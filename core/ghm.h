@@ -37,7 +37,7 @@ enum ghm_status {
     GHM_E_NONFINITE,  /* NaN or infinity in a valid sample; see ghm_facts for how many and where */
     GHM_E_SOFT,       /* a dense target other than 0 or 1, where a hard one was announced */
     GHM_E_LABEL,      /* an integer label outside the classes and the background */
-    GHM_E_EDGES,      /* edges too close to tell apart, or not declared when the sketch was made */
+    GHM_E_EDGES,      /* edges that were not declared when the sketch was made, or too many */
     GHM_E_MISMATCH,   /* two sketches that do not fit together */
     GHM_E_FILE,       /* a file that cannot be read or written, or is no sketch */
     GHM_E_DEVICE,     /* no such device, or it failed */
@@ -169,7 +169,7 @@ int32_t ghm_device_threads(const ghm_device *device);
 /* An empty sketch that will answer exactly for every M of bins[0..n_bins): for regression, for
  * every pair of an M and a mu of mu[0..n_mu). knots[0..n_knots), in the units of |d|, are further
  * places where a function bends (smooth L1's beta). Unused lists are NULL with 0 entries.
- * GHM_E_EDGES when two edges of different configurations lie too close for one sketch. */
+ * GHM_E_EDGES from 2^23 edges on. */
 int ghm_sketch_new(int32_t task, const int64_t *bins, int64_t n_bins, const double *mu,
                    int64_t n_mu, const double *knots, int64_t n_knots, ghm_sketch **out);
 /* Another empty sketch with the same edges, which the two then share. */

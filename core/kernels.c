@@ -42,7 +42,11 @@ static void widen_byte(const uint8_t *restrict in, float *restrict out, int n)
     }
 }
 
-/* Key -> slot: the cell, or the side slot of the edge inside it (private.h), or the trash. */
+#ifdef __AVX512F__
+#include "kernels_avx512.h"
+#else
+
+/* Key -> slot: the cell, then from edge to edge inside it (private.h); ignored ones to the trash. */
 static void find_slots(const float *restrict t, const float *restrict w, int n,
                        const ghm_plan *restrict plan, ghm_block *restrict block)
 {
@@ -51,11 +55,20 @@ static void find_slots(const float *restrict t, const float *restrict w, int n,
     uint32_t n_cells = plan->n_cells;
     const uint32_t *restrict split = plan->split;
     for (int i = 0; i < n; i++) {
-        int32_t cell = (int32_t)(block->key[i] >> shift);
-        uint32_t entry = split[cell], low = block->key[i] & low_mask;
-        uint32_t beyond = (low + (entry & low_mask)) >> shift;
-        uint32_t slot = beyond ? n_cells + (entry >> shift) : (uint32_t)cell;
-        slot += t[i] == 1.0f ? stride : 0;
+        block->slot[i] = block->key[i] >> shift;
+    }
+    for (uint32_t more = plan->depth > 0 ? GHM_MORE : 0; more & GHM_MORE;) {
+        more = 0;
+        for (int i = 0; i < n; i++) {
+            uint32_t entry = split[(int32_t)block->slot[i]], low = block->key[i] & low_mask;
+            uint32_t beyond = (low + (entry & low_mask)) >> shift;
+            uint32_t side = n_cells + ((entry & ~GHM_MORE) >> shift);
+            more |= beyond ? entry : 0;
+            block->slot[i] = beyond ? side : block->slot[i];
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t slot = block->slot[i] + (t[i] == 1.0f ? stride : 0);
         block->slot[i] = w[i] > 0.0f ? slot : trash;
     }
 }
@@ -94,9 +107,9 @@ static void classes(const float *restrict x, const float *restrict t, const floa
     uint32_t low_mask = (1u << plan->shift) - 1;
     uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {
-        uint64_t low = block->key[i] & low_mask;
+        uint32_t low = block->key[i] & low_mask;
         words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | (low << GHM_WIDE_BITS | 128);
-        words[2 * i + 1] = low * low;
+        words[2 * i + 1] = (uint64_t)low * low;
     }
     find_slots(t, w, n, plan, block);
     block->seen = magnitudes_seen(block->key, n);
@@ -130,9 +143,9 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
     }
     uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {
-        uint64_t low = block->key[i] & low_mask;
+        uint32_t low = block->key[i] & low_mask;
         words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | block->slot[i];
-        words[2 * i + 1] = low * low;
+        words[2 * i + 1] = (uint64_t)low * low;
     }
     block->valid = valid;
     block->positive = 0;
@@ -142,9 +155,19 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
     block->seen = magnitudes_seen(block->key, n);
 }
 
-static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n)
+#endif
+
+/* Adds a block to its table. Fetches a later block meanwhile: adding waits for the table's lines and
+ * leaves the memory bus idle. */
+static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n,
+                    const ghm_ahead *ahead)
 {
     for (int i = 0; i < n; i++) {
+        if (i % 16 == 0) {
+            __builtin_prefetch(ahead->pred + (size_t)i * ahead->pred_size);
+            __builtin_prefetch(ahead->target + (size_t)i * ahead->target_size);
+            __builtin_prefetch(ahead->weight + (size_t)i * ahead->weight_size);
+        }
         table[block->slot[i]] += block->pair[i];
     }
 }
@@ -166,68 +189,75 @@ static inline float power(float g, float gamma)
     return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
 }
 
-static void classes_slope(const float *restrict x, const float *restrict t, const float *restrict w,
-                          int n, const ghm_slopes *restrict slopes, float *restrict grad,
-                          float *restrict beta, float *restrict norm, float *restrict loss)
+/* What region_of decided, and whether the sample counts, goes into every output that is wanted. */
+static void finish(const float *restrict key, const float *restrict w, int n,
+                   const ghm_slopes *restrict slopes, ghm_results *restrict out)
 {
     for (int i = 0; i < n; i++) {
-        float sign = t[i] == 1.0f ? -1.0f : 1.0f, s = sign * x[i];
-        float e = ghm_exp_minus(fabsf(s));
-        norm[i] = (s >= 0.0f ? 1.0f : e) / (1.0f + e);
-        loss[i] = (s > 0.0f ? s : 0.0f) + ghm_log1p_unit(e);
-        grad[i] = sign * norm[i];
+        float b = slopes->beta[region_of(key[i], out->norm[i], slopes)];
+        out->beta[i] = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX) ? b : 0.0f;
+    }
+    for (int i = 0; i < n; i++) {
+        /* Selected, not multiplied: an ignored sample may hold NaN. */
+        int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
+        out->grad[i] = used ? slopes->grad_scale * out->beta[i] * out->grad[i] : 0.0f;
+        out->norm[i] = used ? out->norm[i] : 0.0f;
+    }
+    for (int i = 0; slopes->with_loss && i < n; i++) {
+        int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
+        out->loss[i] = used ? slopes->loss_scale * out->beta[i] * out->loss[i] : 0.0f;
+    }
+}
+
+static void classes_slope(const float *restrict x, const float *restrict t, const float *restrict w,
+                          int n, const ghm_slopes *restrict slopes, ghm_results *restrict out)
+{
+    float key[GHM_BLOCK], e[GHM_BLOCK];
+    for (int i = 0; i < n; i++) {
+        float sign = t[i] == 1.0f ? -1.0f : 1.0f;
+        key[i] = sign * x[i];
+        e[i] = ghm_exp_minus(fabsf(key[i]));
+        out->norm[i] = (key[i] >= 0.0f ? 1.0f : e[i]) / (1.0f + e[i]);
+        out->grad[i] = sign * out->norm[i];
+    }
+    for (int i = 0; slopes->with_loss && i < n; i++) {
+        out->loss[i] = (key[i] > 0.0f ? key[i] : 0.0f) + ghm_log1p_unit(e[i]);
     }
     if (slopes->function == GHM_FOCAL) {
         for (int i = 0; i < n; i++) {
-            float alpha = (float)ghm_focal_alpha(slopes->a, t[i] == 1.0f);
-            float weight = alpha * power(norm[i], slopes->b);
+            float g = out->norm[i], away = (key[i] >= 0.0f ? e[i] : 1.0f) / (1.0f + e[i]);
             float sign = t[i] == 1.0f ? -1.0f : 1.0f;
-            float e = ghm_exp_minus(fabsf(x[i])), away = (sign * x[i] >= 0.0f ? e : 1.0f);
-            grad[i] = sign * weight * (slopes->b * (away / (1.0f + e)) * loss[i] + norm[i]);
-            loss[i] *= weight;
+            float alpha = (float)ghm_focal_alpha(slopes->a, t[i] == 1.0f);
+            float weight = alpha * power(g, slopes->b);
+            out->grad[i] = sign * weight * (slopes->b * away * out->loss[i] + g);
+            out->loss[i] *= weight;
         }
     }
-    for (int i = 0; i < n; i++) {
-        float s = t[i] == 1.0f ? -x[i] : x[i];
-        float b = slopes->beta[region_of(s, norm[i], slopes)];
-        int used = (w[i] > 0.0f) & (fabsf(s) <= FLT_MAX);
-        beta[i] = used ? b : 0.0f;
-        grad[i] = used ? slopes->grad_scale * b * grad[i] : 0.0f;
-        loss[i] = used ? slopes->loss_scale * b * loss[i] : 0.0f;
-        norm[i] = used ? norm[i] : 0.0f;
-    }
+    finish(key, w, n, slopes, out);
 }
 
 static void boxes_slope(const float *restrict pred, const float *restrict target,
                         const float *restrict w, int n, const ghm_slopes *restrict slopes,
-                        float *restrict grad, float *restrict beta, float *restrict norm,
-                        float *restrict loss)
+                        ghm_results *restrict out)
 {
-    float mu = slopes->mu;
+    float key[GHM_BLOCK], mu = slopes->mu;
     for (int i = 0; i < n; i++) {
         float d = pred[i] - target[i], a = fabsf(d);
         float hi = a > mu ? a : mu, r = (a > mu ? mu : a) / hi; /* no overflow in the hypotenuse */
         float hypotenuse = hi * sqrtf(1.0f + r * r);
-        norm[i] = a / hypotenuse;
-        grad[i] = d / hypotenuse;
-        loss[i] = a * (a / (hypotenuse + mu));
+        key[i] = a;
+        out->norm[i] = a / hypotenuse;
+        out->grad[i] = d / hypotenuse;
+        out->loss[i] = a * (a / (hypotenuse + mu));
     }
     if (slopes->function == GHM_SMOOTH_L1) {
         for (int i = 0; i < n; i++) {
-            float d = pred[i] - target[i], a = fabsf(d), width = slopes->a;
-            loss[i] = a < width ? 0.5f * a * (a / width) : a - 0.5f * width;
-            grad[i] = a < width ? d / width : d > 0.0f ? 1.0f : -1.0f;
+            float d = pred[i] - target[i], a = key[i], width = slopes->a;
+            out->loss[i] = a < width ? 0.5f * a * (a / width) : a - 0.5f * width;
+            out->grad[i] = a < width ? d / width : d > 0.0f ? 1.0f : -1.0f;
         }
     }
-    for (int i = 0; i < n; i++) {
-        float a = fabsf(pred[i] - target[i]);
-        float b = slopes->beta[region_of(a, norm[i], slopes)];
-        int used = (w[i] > 0.0f) & (a <= FLT_MAX);
-        beta[i] = used ? b : 0.0f;
-        grad[i] = used ? slopes->grad_scale * b * grad[i] : 0.0f;
-        loss[i] = used ? slopes->loss_scale * b * loss[i] : 0.0f;
-        norm[i] = used ? norm[i] : 0.0f;
-    }
+    finish(key, w, n, slopes, out);
 }
 
 const ghm_kernels TABLE(GHM_ISA) = {

@@ -21,10 +21,17 @@ typedef uint64_t ghm_pair __attribute__((vector_size(16)));
 typedef struct ghm_plan {
     const uint32_t *split;
     uint32_t n_cells, stride, trash;
-    int shift;
+    int shift, depth;
 } ghm_plan;
 
-typedef struct ghm_block {
+/* The same block of a later part of the batch, to be fetched; sizes in bytes per sample, or 0. */
+typedef struct ghm_ahead {
+    const char *pred, *target, *weight;
+    size_t pred_size, target_size, weight_size;
+} ghm_ahead;
+
+/* Aligned so that no vector straddles two cache lines. */
+typedef struct __attribute__((aligned(64))) ghm_block {
     uint32_t key[GHM_BLOCK], slot[GHM_BLOCK];
     ghm_pair pair[GHM_BLOCK]; /* what each sample adds to its slot */
     uint32_t valid, positive, unit_weights;
@@ -40,7 +47,12 @@ typedef struct ghm_slopes {
     const float *thresholds; /* bins + 1 */
     const float *beta;       /* bins */
     float grad_scale, loss_scale;
+    int with_loss; /* 0: the losses are not wanted, nor needed for the gradient */
 } ghm_slopes;
+
+typedef struct ghm_results {
+    float grad[GHM_BLOCK], beta[GHM_BLOCK], norm[GHM_BLOCK], loss[GHM_BLOCK];
+} ghm_results;
 
 typedef struct ghm_kernels {
     const char *isa;
@@ -52,14 +64,12 @@ typedef struct ghm_kernels {
                     ghm_block *block);
     void (*boxes)(const float *pred, const float *target, const float *w, int n,
                   const ghm_plan *plan, ghm_block *block);
-    void (*scatter)(ghm_pair *table, const ghm_block *block, int n);
-    /* Hard targets. grad, beta, norm, loss: [n], all wanted. */
+    void (*scatter)(ghm_pair *table, const ghm_block *block, int n, const ghm_ahead *ahead);
+    /* Hard targets. */
     void (*classes_slope)(const float *x, const float *t, const float *w, int n,
-                          const ghm_slopes *slopes, float *grad, float *beta, float *norm,
-                          float *loss);
+                          const ghm_slopes *slopes, ghm_results *out);
     void (*boxes_slope)(const float *pred, const float *target, const float *w, int n,
-                        const ghm_slopes *slopes, float *grad, float *beta, float *norm,
-                        float *loss);
+                        const ghm_slopes *slopes, ghm_results *out);
 } ghm_kernels;
 
 extern const ghm_kernels ghm_kernels_plain, ghm_kernels_avx2, ghm_kernels_avx512;

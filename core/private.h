@@ -30,27 +30,32 @@ int ghm_fail(int status, const char *format, ...) __attribute__((format(printf, 
 /*
  * A key (s, or |d|) is a float32, and a cell is all keys that share their top bits: narrow, of a
  * fixed relative width, covering every float. An edge that falls inside a cell splits it: keys whose
- * low bits are at or above the split go to a side slot of that edge. So slot = cell number, or
- * n_cells + side number, and no edge is ever inside a slot.
+ * low bits are at or above the split go to a side slot of that edge, which a further edge in the same
+ * cell splits again. So slot = cell number, or n_cells + side number, and no edge is inside a slot.
  *
  * Splits live in the domain of bits, not of values: among negative keys larger bits are smaller
  * values, so there the side slot holds the keys *below* the edge.
  */
 enum {
     GHM_SHIFT = 13,    /* cells of 2^-10 relative width: third-order error below 1e-9 (DESIGN.md) */
-    GHM_SHIFT_MIN = 8, /* finer cells only where close edges force them */
+    GHM_SHIFT_MIN = 8, /* finer cells only where many edges share one */
+    GHM_DEPTH = 4,     /* edges in one cell that are no reason for finer ones */
     GHM_WIDE_BITS = 8  /* offsets carry 8 bits below a float32 spacing: see ghm_cell */
 };
+
+#define GHM_MORE 0x80000000u
 
 typedef struct ghm_edges {
     _Atomic int references;
     int task;
-    int shift;
+    int shift, depth; /* depth: most edges inside one cell */
     uint32_t n_cells, n_sides;
     int64_t n_thresholds;
     float *thresholds; /* ascending, distinct: interval i is [thresholds[i-1], thresholds[i]) */
     double *norms;     /* classification: the g = j/M of each threshold, which soft targets need */
-    uint32_t *split;   /* per cell: side << shift | 2^shift - split, or 0: no edge inside */
+    /* Per slot, cells first: side << shift | 2^shift - split of the next edge inside, or 0; with
+     * GHM_MORE where that side is split again. */
+    uint32_t *split;
     uint32_t *side_cell, *side_split; /* per side: its cell and split */
 } ghm_edges;
 
@@ -100,6 +105,8 @@ typedef struct ghm_cells {
 } ghm_cells;
 
 int ghm_cells_merge(ghm_cells *into, const ghm_cells *from);
+/* The same, and from is empty afterwards; copies nothing where into is empty. */
+int ghm_cells_take(ghm_cells *into, ghm_cells *from);
 void ghm_cells_free(ghm_cells *cells);
 
 /* Soft targets have no key: per interval of g, count and sums in double. */

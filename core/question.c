@@ -12,8 +12,9 @@ static ghm_line line_of(const ghm_edges *edges, const ghm_cell *cell, uint32_t g
     if (cell->slot >= edges->n_cells) { /* a side slot: the part of its cell beyond the edge */
         id = edges->side_cell[cell->slot - edges->n_cells];
         low = edges->side_split[cell->slot - edges->n_cells];
-    } else if (edges->split[id]) {
-        high = width - (edges->split[id] & (width - 1));
+    }
+    if (edges->split[cell->slot]) { /* another edge ends it early */
+        high = width - (edges->split[cell->slot] & (width - 1));
     }
     uint32_t bits = id << edges->shift, exponent = bits >> 23 & 255;
     double start = ghm_float(bits & 0x7fffffffu), sign = bits >> 31 ? -1 : 1;

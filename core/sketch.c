@@ -16,6 +16,20 @@ void ghm_cells_free(ghm_cells *cells)
     *cells = (ghm_cells){0};
 }
 
+int ghm_cells_take(ghm_cells *into, ghm_cells *from)
+{
+    int status = GHM_OK;
+    if (into->n == 0) {
+        ghm_cells empty = *into;
+        *into = *from;
+        *from = empty;
+    } else {
+        status = ghm_cells_merge(into, from);
+    }
+    ghm_cells_free(from);
+    return status;
+}
+
 int ghm_cells_merge(ghm_cells *into, const ghm_cells *from)
 {
     if (from->n == 0) {
@@ -220,28 +234,21 @@ static void add_soft(ghm_soft *into, const ghm_soft *from, int64_t intervals)
     }
 }
 
-/* Adds cells, soft sums and totals; on failure nothing of the sketch has changed. */
-static int absorb(ghm_sketch *sketch, const ghm_cells cells[2], const ghm_soft *soft,
+/* Adds totals, soft sums and cells, which it takes; on failure nothing of the sketch has changed. */
+static int absorb(ghm_sketch *sketch, ghm_cells cells[2], const ghm_soft *soft,
                   const ghm_facts *facts, const ghm_weights *weights, bool is_soft)
 {
     int64_t intervals = ghm_sketch_intervals(sketch);
-    ghm_cells merged[2] = {{0}, {0}};
-    int status = GHM_OK;
     if (is_soft && !sketch->soft.n) {
-        status = ghm_soft_new(intervals, &sketch->soft);
+        GHM_TRY(ghm_soft_new(intervals, &sketch->soft));
     }
-    for (int group = 0; group < 2 && status == GHM_OK; group++) {
-        status = ghm_cells_merge(&merged[group], &sketch->cells[group]);
-        status = status ? status : ghm_cells_merge(&merged[group], &cells[group]);
-    }
-    if (status != GHM_OK) {
-        ghm_cells_free(&merged[0]);
-        ghm_cells_free(&merged[1]);
-        return status;
+    for (int group = 0; group < 2; group++) {
+        GHM_TRY(ghm_cells_merge(&cells[group], &sketch->cells[group]));
     }
     for (int group = 0; group < 2; group++) {
         ghm_cells_free(&sketch->cells[group]);
-        sketch->cells[group] = merged[group];
+        sketch->cells[group] = cells[group];
+        cells[group] = (ghm_cells){0};
     }
     if (is_soft) {
         add_soft(&sketch->soft, soft, intervals);
@@ -303,7 +310,15 @@ int ghm_sketch_merge(ghm_sketch *into, const ghm_sketch *from)
         return GHM_OK;
     }
     GHM_TRY(kinds_fit(into, from->soft_targets));
-    return absorb(into, from->cells, &from->soft, &from->facts, &from->weights, from->soft_targets);
+    ghm_cells copy[2] = {{0}, {0}};
+    int status = ghm_cells_merge(&copy[0], &from->cells[0]);
+    status = status ? status : ghm_cells_merge(&copy[1], &from->cells[1]);
+    if (status == GHM_OK) {
+        status = absorb(into, copy, &from->soft, &from->facts, &from->weights, from->soft_targets);
+    }
+    ghm_cells_free(&copy[0]);
+    ghm_cells_free(&copy[1]);
+    return status;
 }
 
 int ghm_sketch_facts(const ghm_sketch *sketch, ghm_facts *out)

@@ -1,0 +1,169 @@
+/*
+ * kernels_avx512.h - keys to slots with AVX-512: what kernels.c does in loops, fused into one.
+ *
+ * Included by kernels.c when it is compiled for that set. Pays for itself: half the time of the
+ * loops, which write each intermediate to the block. The same bits (spec/test_core_threads.lua).
+ */
+#include <immintrin.h>
+
+/* What is the same for every vector of a pass. */
+typedef struct wide_plan {
+    const ghm_plan *plan;
+    __m512i low_mask, n_cells, stride, trash;
+    __m128i shift;
+} wide_plan;
+
+static inline wide_plan widen_plan(const ghm_plan *plan)
+{
+    return (wide_plan){
+        .plan = plan,
+        .low_mask = _mm512_set1_epi32((1 << plan->shift) - 1),
+        .n_cells = _mm512_set1_epi32((int)plan->n_cells),
+        .stride = _mm512_set1_epi32((int)plan->stride),
+        .trash = _mm512_set1_epi32((int)plan->trash),
+        .shift = _mm_cvtsi32_si128(plan->shift),
+    };
+}
+
+static inline __m512i finite_limit(void)
+{
+    return _mm512_set1_epi32(0x7f800000);
+}
+
+static inline __mmask16 is_finite(__m512i bits)
+{
+    __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
+    return _mm512_cmplt_epu32_mask(magnitude, finite_limit());
+}
+
+/* From edge to edge inside a cell, while some lane has another edge before it. */
+static inline __m512i slots_of(__m512i key, __m512i low, const wide_plan *wide)
+{
+    const __m512i more = _mm512_set1_epi32((int)GHM_MORE);
+    __m512i slot = _mm512_srl_epi32(key, wide->shift);
+    __mmask16 active = wide->plan->depth > 0 ? 0xffff : 0;
+    while (active) {
+        __m512i entry = _mm512_i32gather_epi32(slot, wide->plan->split, 4);
+        __m512i reach = _mm512_add_epi32(low, _mm512_and_si512(entry, wide->low_mask));
+        __mmask16 beyond = _mm512_cmpgt_epu32_mask(reach, wide->low_mask);
+        __m512i side = _mm512_srl_epi32(_mm512_andnot_si512(more, entry), wide->shift);
+        slot = _mm512_mask_add_epi32(slot, beyond, wide->n_cells, side);
+        active = _mm512_mask_test_epi32_mask(beyond, entry, more);
+    }
+    return slot;
+}
+
+/* Eight pairs {count and offset, square}, interleaved from two vectors of words. */
+static inline void store_pairs(ghm_pair *to, __m256i low, __m256i offset)
+{
+    const __m512i first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
+    const __m512i second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    const __m512i one = _mm512_set1_epi64((int64_t)1 << GHM_COUNT_SHIFT);
+    __m512i wide = _mm512_cvtepu32_epi64(low), square = _mm512_mul_epu32(wide, wide);
+    __m512i count = _mm512_or_si512(one, _mm512_cvtepu32_epi64(offset));
+    _mm512_storeu_si512(to, _mm512_permutex2var_epi64(count, first, square));
+    _mm512_storeu_si512(to + 4, _mm512_permutex2var_epi64(count, second, square));
+}
+
+/* Sixteen samples into the block; seen gathers the groups of binades, see ghm_block. */
+static inline void place(__m512i key, __m512i low, __m512i offset, __mmask16 used,
+                         __mmask16 positive, const wide_plan *wide, ghm_block *block, int i,
+                         __m512i *seen)
+{
+    __m512i slot = slots_of(key, low, wide);
+    slot = _mm512_mask_add_epi32(slot, positive, slot, wide->stride);
+    _mm512_storeu_si512(block->slot + i, _mm512_mask_mov_epi32(wide->trash, used, slot));
+    store_pairs(block->pair + i, _mm512_castsi512_si256(low), _mm512_castsi512_si256(offset));
+    store_pairs(block->pair + i + 8, _mm512_extracti64x4_epi64(low, 1),
+                _mm512_extracti64x4_epi64(offset, 1));
+    __m512i group = _mm512_and_si512(_mm512_srli_epi32(key, 25), _mm512_set1_epi32(63));
+    __m512i one = _mm512_set1_epi64(1);
+    __m512i left = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(group));
+    __m512i right = _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(group, 1));
+    *seen = _mm512_ternarylogic_epi64(*seen, _mm512_sllv_epi64(one, left),
+                                      _mm512_sllv_epi64(one, right), 0xfe); /* a | b | c */
+}
+
+static inline uint32_t count_lanes(__mmask16 mask)
+{
+    return (uint32_t)__builtin_popcount(mask);
+}
+
+static void classes(const float *restrict x, const float *restrict t, const float *restrict w,
+                    int n, const ghm_plan *restrict plan, ghm_block *restrict block)
+{
+    const wide_plan wide = widen_plan(plan);
+    const __m512 zero = _mm512_setzero_ps(), unit = _mm512_set1_ps(1);
+    __m512i seen = _mm512_setzero_si512();
+    uint32_t valid = 0, positive = 0, units = 0, suspect = 0;
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __m512i bits = _mm512_maskz_loadu_epi32(here, x + i);
+        __m512 target = _mm512_maskz_loadu_ps(here, t + i);
+        __m512 weight = _mm512_maskz_loadu_ps(here, w + i);
+        __mmask16 used = _mm512_cmp_ps_mask(weight, zero, _CMP_GT_OQ);
+        __mmask16 one = _mm512_cmp_ps_mask(target, unit, _CMP_EQ_OQ);
+        __mmask16 hard = one | _mm512_cmp_ps_mask(target, zero, _CMP_EQ_OQ);
+        __mmask16 odd = used & (__mmask16) ~(is_finite(bits) & hard);
+        odd |= (__mmask16)~is_finite(_mm512_castps_si512(weight));
+        valid += count_lanes(used);
+        positive += count_lanes(used & one);
+        units += count_lanes(_mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
+        suspect += count_lanes(odd);
+        __m512i key = _mm512_mask_xor_epi32(bits, one, bits, _mm512_set1_epi32((int)SIGN));
+        __m512i low = _mm512_and_si512(key, wide.low_mask);
+        __m512i offset = _mm512_or_si512(_mm512_slli_epi32(low, GHM_WIDE_BITS),
+                                         _mm512_set1_epi32(128));
+        place(key, low, offset, used, one, &wide, block, i, &seen);
+    }
+    block->valid = valid;
+    block->positive = positive;
+    block->unit_weights = units;
+    block->suspect = suspect;
+    block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
+}
+
+/* fl(pred - target) chooses the cell; its rounding error (Knuth's two-sum) goes into the offset. */
+static void boxes(const float *restrict pred, const float *restrict target, const float *restrict w,
+                  int n, const ghm_plan *restrict plan, ghm_block *restrict block)
+{
+    const wide_plan wide = widen_plan(plan);
+    const __m512 zero = _mm512_setzero_ps(), unit = _mm512_set1_ps(1);
+    const __m512i sign = _mm512_set1_epi32((int)SIGN);
+    __m512i seen = _mm512_setzero_si512();
+    uint32_t valid = 0, units = 0, suspect = 0;
+    for (int i = 0; i < n; i += 16) {
+        __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __m512 p = _mm512_maskz_loadu_ps(here, pred + i);
+        __m512 t = _mm512_maskz_loadu_ps(here, target + i);
+        __m512 weight = _mm512_maskz_loadu_ps(here, w + i);
+        __m512 d = _mm512_sub_ps(p, t), back = _mm512_sub_ps(p, d);
+        __m512 error = _mm512_add_ps(_mm512_sub_ps(p, _mm512_add_ps(d, back)),
+                                     _mm512_sub_ps(back, t));
+        __m512i bits = _mm512_castps_si512(d), key = _mm512_andnot_si512(sign, bits);
+        __mmask16 used = _mm512_cmp_ps_mask(weight, zero, _CMP_GT_OQ);
+        __mmask16 odd = used & (__mmask16)~is_finite(key);
+        odd |= (__mmask16)~is_finite(_mm512_castps_si512(weight));
+        valid += count_lanes(used);
+        units += count_lanes(_mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
+        suspect += count_lanes(odd);
+        /* 2^(158 - exponent): the error in 1/256 of d's spacing. Below 2^-96 it is left out. */
+        __m512i exponent = _mm512_srli_epi32(key, 23);
+        __mmask16 large = _mm512_cmpgt_epu32_mask(exponent, _mm512_set1_epi32(31));
+        __m512i scale = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_set1_epi32(285), exponent), 23);
+        __m512 factor = _mm512_castsi512_ps(_mm512_maskz_mov_epi32(large, scale));
+        __mmask16 below = _mm512_cmp_ps_mask(d, zero, _CMP_LT_OQ);
+        error = _mm512_castsi512_ps(_mm512_mask_xor_epi32(_mm512_castps_si512(error), below,
+                                                          _mm512_castps_si512(error), sign));
+        __m512i fine = _mm512_cvttps_epi32(
+            _mm512_add_ps(_mm512_mul_ps(error, factor), _mm512_set1_ps(128.5f)));
+        __m512i low = _mm512_and_si512(key, wide.low_mask);
+        __m512i offset = _mm512_add_epi32(_mm512_slli_epi32(low, GHM_WIDE_BITS), fine);
+        place(key, low, offset, used, 0, &wide, block, i, &seen);
+    }
+    block->valid = valid;
+    block->positive = 0;
+    block->unit_weights = units;
+    block->suspect = suspect;
+    block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
+}
