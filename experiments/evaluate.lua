@@ -1,7 +1,9 @@
 #!/usr/bin/env luajit
 -- What does one loss make of these steps? In order, sharing the momentum state.
-local here = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../lua/"
-package.path = here .. "?.lua;" .. here .. "?/init.lua;" .. package.path
+local ffi = require "ffi"
+ffi.cdef "char *realpath(const char *path, char *resolved);"
+local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
+package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
 local ghm = require "ghm"
 
 local losses = { ghmc = "GHMC", ghmr = "GHMR", bce = "BCE", focal = "Focal", asl1 = "ASL1",
@@ -20,6 +22,9 @@ ghm.cli.main({
             :show_default(false)
     end,
 }, function(args)
+    if args.keys.reduction == "none" then
+        ghm.fault.raise("usage", "reduction=none: one loss a step is printed, expected mean or sum")
+    end
     local options = { nonfinite = args.nonfinite, device = ghm.device.open(args.device,
         args.threads) }
     ghm.device.default(options.device)

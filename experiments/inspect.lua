@@ -1,6 +1,9 @@
 -- What is in a dump: every array's type, range, zeros, non-finite elements, and the role it takes.
 
-package.path = (arg[0]:match "^.*/" or "") .. "../lua/?.lua;" .. package.path
+local ffi = require "ffi"
+ffi.cdef "char *realpath(const char *path, char *resolved);"
+local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
+package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
 
 local array = require "ghm.array"
 local cli = require "ghm.cli"

@@ -1,7 +1,9 @@
 #!/usr/bin/env luajit
 -- How many unit regions should GHM use on this data?
-local here = (arg[0]:match "^(.*)/[^/]*$" or ".") .. "/../lua/"
-package.path = here .. "?.lua;" .. here .. "?/init.lua;" .. package.path
+local ffi = require "ffi"
+ffi.cdef "char *realpath(const char *path, char *resolved);"
+local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
+package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
 local ghm = require "ghm"
 
 local shown = {
