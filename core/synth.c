@@ -92,7 +92,7 @@ int ghm_mixture_preset(const char *name, double drift, ghm_mixture *out)
         const double *from = (const double *)find("fresh"), *to = (const double *)find("converged");
         double *mixed = (double *)out;
         for (size_t i = 0; i < sizeof *out / sizeof *mixed; i++) {
-            mixed[i] = from[i] + drift * (to[i] - from[i]);
+            mixed[i] = (1 - drift) * from[i] + drift * to[i]; /* exact at both ends */
         }
     }
     return GHM_OK;
