@@ -95,12 +95,17 @@ function TestCoreSketch.test_many_mu_together_equal_sketches_of_one()
         end, #mu)
 end
 
-function TestCoreSketch.test_edges_too_close_for_one_sketch_are_refused()
-    local bins = {}
+-- 304,000 edges, dozens of them within one cell where g is near 0 and 1.
+function TestCoreSketch.test_every_number_of_bins_up_to_1000_fits_one_sketch()
+    local x, t, w = samples.detector(20000)
+    local one, bins = samples.class_batch(x, t, w), {}
     for k = 1, 1000 do
         bins[k] = k
     end
-    samples.refused("usage", { "too close" }, sketch.new, { bins = bins })
+    local some = { 2, 7, 85, 500, 991, 999, 1000 }
+    check_union(samples.sketch_of({ bins = bins }, one), function(k)
+        return samples.sketch_of({ bins = some[k] }, one), some[k]
+    end, #some)
 end
 
 function TestCoreSketch.test_bins_that_were_not_declared_are_refused()
