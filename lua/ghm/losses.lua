@@ -121,8 +121,10 @@ function Loss:forward_batch(batch, where)
     else
         local cut = sketch:cut(1, self.config.mu)
         local sums = sketch:sums(self.kind.own, self.a, self.b)
-        call = self.harmonise:apply(sketches.fold(sketch:counts(), cut, 1, "int64_t"),
-            sketches.fold(sums, cut, 1, "double"), sketch:tot())
+        local R = sketches.fold(sketch:counts(), cut, 1, "int64_t")
+        -- label_weight is a mask: tot is the number of valid samples here, so that beta is 1
+        call = self.harmonise:apply(R, sketches.fold(sums, cut, 1, "double"),
+            math.max(tonumber(R[0]), 1))
     end
     sketch:free()
     call.facts = facts
