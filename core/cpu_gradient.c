@@ -39,7 +39,8 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
 {
     cpu_state *cpu = state;
     int64_t blocks = block_count(batch);
-    float *beta = malloc((size_t)c->bins * sizeof *beta);
+    /* One more: where the infinite key of an ignored sample leads. */
+    float *beta = calloc((size_t)c->bins + 1, sizeof *beta);
     if (!beta) {
         return ghm_fail(GHM_E_MEMORY, "no memory for %lld regions", (long long)c->bins);
     }

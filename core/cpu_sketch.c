@@ -26,9 +26,14 @@ static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *ou
         out->at = at;
         out->room = room;
     }
-    for (uint32_t slot = first; slot < first + n; slot++) {
-        ghm_pair pair = group[slot];
-        if (pair[0]) {
+    for (uint32_t slot = first, end = first + n; slot < end; slot++) {
+        while (slot + 4 <= end &&
+               !(group[slot][0] | group[slot + 1][0] | group[slot + 2][0] | group[slot + 3][0])) {
+            slot +=
+                4; /* most of a table is empty, and this loop is all that small batches wait for */
+        }
+        if (slot < end && group[slot][0]) {
+            ghm_pair pair = group[slot];
             out->at[out->n++] = (ghm_cell){slot, pair[0] >> GHM_COUNT_SHIFT, pair[0] & low,
                                            pair[1]};
             group[slot] = (ghm_pair){0, 0};

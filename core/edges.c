@@ -39,7 +39,7 @@ void ghm_thresholds(int task, int64_t bins, double mu, float *out)
     for (int64_t j = 1; j < bins; j++) {
         out[j] = ghm_threshold(task, j, bins, mu);
     }
-    out[bins] = NAN; /* no key reaches it, not even an infinite one of an ignored sample */
+    out[bins] = INFINITY;
 }
 
 /* Bits reordered so that unsigned order is the order of values, -0 just below +0. */

@@ -172,40 +172,34 @@ static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, i
     }
 }
 
-/* The region of a key, exactly: a guess from g, then the two neighbouring edges decide. */
-static inline __attribute__((always_inline)) int32_t region_of(float key, float g,
-                                                               const ghm_slopes *slopes)
-{
-    int32_t last = slopes->bins - 1;
-    int32_t j = (int32_t)((g >= 0.0f ? g : 0.0f) * (float)slopes->bins); /* NaN goes to 0 */
-    j = j > last ? last : j;
-    j -= key < slopes->thresholds[j];
-    j += key >= slopes->thresholds[j + 1];
-    return j;
-}
-
 static inline float power(float g, float gamma)
 {
     return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
 }
 
-/* What region_of decided, and whether the sample counts, goes into every output that is wanted. */
+/* The region of a key, exactly: g names the nearest edge, the key decides on which side of it. After
+ * that, whether the sample counts goes into every output; selected, as an ignored one may hold NaN. */
 static void finish(const float *restrict key, const float *restrict w, int n,
                    const ghm_slopes *restrict slopes, ghm_results *restrict out)
 {
+    const float *restrict thresholds = slopes->thresholds, *restrict beta = slopes->beta;
+    float bins = (float)slopes->bins, grad_scale = slopes->grad_scale;
+    float loss_scale = slopes->loss_scale;
     for (int i = 0; i < n; i++) {
-        float b = slopes->beta[region_of(key[i], out->norm[i], slopes)];
+        float g = out->norm[i] >= 0.0f ? out->norm[i] : 0.0f; /* NaN goes to region 0 */
+        int32_t edge = (int32_t)(g * bins + 0.5f);
+        edge = edge > slopes->bins ? slopes->bins : edge;
+        float b = beta[edge - (key[i] < thresholds[edge])];
         out->beta[i] = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX) ? b : 0.0f;
     }
     for (int i = 0; i < n; i++) {
-        /* Selected, not multiplied: an ignored sample may hold NaN. */
         int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
-        out->grad[i] = used ? slopes->grad_scale * out->beta[i] * out->grad[i] : 0.0f;
+        out->grad[i] = used ? grad_scale * out->beta[i] * out->grad[i] : 0.0f;
         out->norm[i] = used ? out->norm[i] : 0.0f;
     }
     for (int i = 0; slopes->with_loss && i < n; i++) {
         int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
-        out->loss[i] = used ? slopes->loss_scale * out->beta[i] * out->loss[i] : 0.0f;
+        out->loss[i] = used ? loss_scale * out->beta[i] * out->loss[i] : 0.0f;
     }
 }
 

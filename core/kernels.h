@@ -45,7 +45,7 @@ typedef struct ghm_slopes {
     float a, b, mu;
     int32_t bins;
     const float *thresholds; /* bins + 1 */
-    const float *beta;       /* bins */
+    const float *beta;       /* bins + 1, the last for ignored samples with infinite keys */
     float grad_scale, loss_scale;
     int with_loss; /* 0: the losses are not wanted, nor needed for the gradient */
 } ghm_slopes;

@@ -84,9 +84,14 @@ static inline void place(__m512i key, __m512i low, __m512i offset, __mmask16 use
                                       _mm512_sllv_epi64(one, right), 0xfe); /* a | b | c */
 }
 
-static inline uint32_t count_lanes(__mmask16 mask)
+static inline __m512i count_more(__m512i count, __mmask16 mask)
 {
-    return (uint32_t)__builtin_popcount(mask);
+    return _mm512_mask_add_epi32(count, mask, count, _mm512_set1_epi32(1));
+}
+
+static inline uint32_t total(__m512i count)
+{
+    return (uint32_t)_mm512_reduce_add_epi32(count);
 }
 
 static void classes(const float *restrict x, const float *restrict t, const float *restrict w,
@@ -95,7 +100,7 @@ static void classes(const float *restrict x, const float *restrict t, const floa
     const wide_plan wide = widen_plan(plan);
     const __m512 zero = _mm512_setzero_ps(), unit = _mm512_set1_ps(1);
     __m512i seen = _mm512_setzero_si512();
-    uint32_t valid = 0, positive = 0, units = 0, suspect = 0;
+    __m512i valid = seen, positive = seen, units = seen, suspect = seen;
     for (int i = 0; i < n; i += 16) {
         __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
         __m512i bits = _mm512_maskz_loadu_epi32(here, x + i);
@@ -106,20 +111,20 @@ static void classes(const float *restrict x, const float *restrict t, const floa
         __mmask16 hard = one | _mm512_cmp_ps_mask(target, zero, _CMP_EQ_OQ);
         __mmask16 odd = used & (__mmask16) ~(is_finite(bits) & hard);
         odd |= (__mmask16)~is_finite(_mm512_castps_si512(weight));
-        valid += count_lanes(used);
-        positive += count_lanes(used & one);
-        units += count_lanes(_mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
-        suspect += count_lanes(odd);
+        valid = count_more(valid, used);
+        positive = count_more(positive, used & one);
+        units = count_more(units, _mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
+        suspect = count_more(suspect, odd);
         __m512i key = _mm512_mask_xor_epi32(bits, one, bits, _mm512_set1_epi32((int)SIGN));
         __m512i low = _mm512_and_si512(key, wide.low_mask);
         __m512i offset = _mm512_or_si512(_mm512_slli_epi32(low, GHM_WIDE_BITS),
                                          _mm512_set1_epi32(128));
         place(key, low, offset, used, one, &wide, block, i, &seen);
     }
-    block->valid = valid;
-    block->positive = positive;
-    block->unit_weights = units;
-    block->suspect = suspect;
+    block->valid = total(valid);
+    block->positive = total(positive);
+    block->unit_weights = total(units);
+    block->suspect = total(suspect);
     block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
 }
 
@@ -131,7 +136,7 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
     const __m512 zero = _mm512_setzero_ps(), unit = _mm512_set1_ps(1);
     const __m512i sign = _mm512_set1_epi32((int)SIGN);
     __m512i seen = _mm512_setzero_si512();
-    uint32_t valid = 0, units = 0, suspect = 0;
+    __m512i valid = seen, units = seen, suspect = seen;
     for (int i = 0; i < n; i += 16) {
         __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
         __m512 p = _mm512_maskz_loadu_ps(here, pred + i);
@@ -144,9 +149,9 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
         __mmask16 used = _mm512_cmp_ps_mask(weight, zero, _CMP_GT_OQ);
         __mmask16 odd = used & (__mmask16)~is_finite(key);
         odd |= (__mmask16)~is_finite(_mm512_castps_si512(weight));
-        valid += count_lanes(used);
-        units += count_lanes(_mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
-        suspect += count_lanes(odd);
+        valid = count_more(valid, used);
+        units = count_more(units, _mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
+        suspect = count_more(suspect, odd);
         /* 2^(158 - exponent): the error in 1/256 of d's spacing. Below 2^-96 it is left out. */
         __m512i exponent = _mm512_srli_epi32(key, 23);
         __mmask16 large = _mm512_cmpgt_epu32_mask(exponent, _mm512_set1_epi32(31));
@@ -161,9 +166,9 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
         __m512i offset = _mm512_add_epi32(_mm512_slli_epi32(low, GHM_WIDE_BITS), fine);
         place(key, low, offset, used, 0, &wide, block, i, &seen);
     }
-    block->valid = valid;
+    block->valid = total(valid);
     block->positive = 0;
-    block->unit_weights = units;
-    block->suspect = suspect;
+    block->unit_weights = total(units);
+    block->suspect = total(suspect);
     block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
 }
