@@ -72,7 +72,7 @@ bool ghm_edges_equal(const ghm_edges *a, const ghm_edges *b);
 
 /* The smallest float32 key at which g >= j / bins, in exact arithmetic; 0 < j < bins. */
 float ghm_threshold(int task, int64_t j, int64_t bins, double mu);
-/* thresholds[bins + 1] of one configuration: -inf first; last NaN, which no key reaches. */
+/* thresholds[bins + 1] of one configuration, -inf and +inf at the ends. */
 void ghm_thresholds(int task, int64_t bins, double mu, float *out);
 /* How many declared thresholds are <= the key with these bits: the interval that holds it. */
 int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits);

@@ -97,7 +97,8 @@ function Place:run(script, words, environment)
     local errors = os.tmpname()
     local out, code = posix.capture(("cd %s && env -i PATH=%s HOME=%s %s %s %s %s %s 2>%s")
         :format(posix.quote(self.folder.path), posix.quote(os.getenv "PATH"),
-        posix.quote(self.folder.path), kept(), environment or "", posix.quote(luajit), posix.quote(script), words, errors))
+        posix.quote(self.folder.path), kept(), environment or "", posix.quote(luajit),
+        posix.quote(script), words, errors))
     local file = assert(io.open(errors))
     local result = { code = code, out = out, err = file:read "*a" }
     file:close()

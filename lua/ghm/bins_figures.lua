@@ -204,7 +204,7 @@ end
 -- 1/best. Returns the list of { name, figure }, and the terminal's plot.
 function M.draw(x, rows, best, eps)
     local mu, window = x.args.keys.mu, eps or 1 / best
-    local whole = not sweep.is_soft(x.calls) and sweep.merged(x.calls, best) or nil
+    local whole = not sweep.is_soft(x.calls) and sweep.merged(x.calls) or nil
     local figures = { { name = "density", figure = density_figure(x, whole, window, mu) } }
     local reference
     if whole then

@@ -40,7 +40,7 @@ end
 
 -- What one call says of a configuration.
 local function study_call(call, configuration, h, eps)
-    local bins, sketch = configuration.bins, call:sketch(configuration.bins)
+    local bins, sketch = configuration.bins, call.sketch
     local result = h:step(sketch)
     local N = call.facts.valid
     local row = { loss = result.loss, n = result.n, empty_share = 1 - result.n / bins,

@@ -28,56 +28,22 @@ function M.configurations(keys, axes)
     return list
 end
 
--- Splits a list of bins until the edges of each part fit one sketch: { {sketch, bins}, ... }.
-local function templates(task, bins, mu, knots)
-    local ok, made = pcall(sketches.new, { task = task, bins = bins, mu = mu, knots = knots })
-    if ok then
-        return { { sketch = made, bins = bins } }
-    elseif #bins == 1 or not fault.is(made) or not made.message:find "too close" then
-        error(made, 0)
-    end
-    local half, parts = math.floor(#bins / 2), {}
-    local halves = { {}, {} }
-    for i, m in ipairs(bins) do
-        table.insert(halves[i <= half and 1 or 2], m)
-    end
-    for _, part in ipairs(halves) do
-        for _, template in ipairs(templates(task, part, mu, knots)) do
-            parts[#parts + 1] = template
-        end
-    end
-    return parts
-end
-
-local Call = {}
-Call.__index = Call
-
--- The sketch of this call that has the edges of `bins`.
-function Call:sketch(bins)
-    return self.by_bins[bins]
-end
-
--- Reads a source once: a list of calls { step, facts, sketch(bins) }, one for each batch.
+-- Reads a source once: a list of calls { step, sketch, facts, shape, notes, names }, one for each
+-- batch. The data is let go: only the sketches stay.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
 --   spec.nonfinite                   "error" or "ignore"
 --   spec.progress(done, total, valid)   called after each sound step; valid: samples so far
 function M.read(source, spec)
-    local parts = templates(source.task, spec.bins, spec.mu, spec.knots)
+    local empty = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
+        knots = spec.knots }
     local calls, done, valid = {}, 0, 0
     source:each(function(step, batches)
         local fresh = {}
-        for _, batch in ipairs(batches) do
-            local call = setmetatable({ step = step, batch = batch, by_bins = {} }, Call)
-            for _, part in ipairs(parts) do
-                local sketch = part.sketch:like()
-                call.facts = sketch:add(batch, { nonfinite = spec.nonfinite, where = step.path })
-                for _, m in ipairs(part.bins) do
-                    call.by_bins[m] = sketch
-                end
-            end
-            call.shape, call.notes, call.names = batch.shape, batch.notes, batch.names
-            call.batch = nil -- the data is not needed again, and may be large
-            fresh[#fresh + 1] = call
+        for k, batch in ipairs(batches) do
+            local call = { step = step, sketch = empty:like(), shape = batch.shape,
+                notes = batch.notes, names = batch.names }
+            call.facts = call.sketch:add(batch, { nonfinite = spec.nonfinite, where = step.path })
+            fresh[k] = call
         end
         for _, call in ipairs(fresh) do -- all calls of a step, or none
             calls[#calls + 1] = call
@@ -99,7 +65,7 @@ end
 function M.counts(calls, bins, mu)
     local R, N = ffi.new("int64_t[?]", bins), 0
     for _, call in ipairs(calls) do
-        local own = call:sketch(bins):regions(bins, mu)
+        local own = call.sketch:regions(bins, mu)
         for j = 0, bins - 1 do
             R[j] = R[j] + own[j]
         end
@@ -118,11 +84,11 @@ function M.is_soft(calls)
     return false
 end
 
--- All calls, of hard targets, added into one sketch that has the edges of `bins`.
-function M.merged(calls, bins)
-    local whole = calls[1]:sketch(bins):like()
+-- All calls, of hard targets, added into one sketch.
+function M.merged(calls)
+    local whole = calls[1].sketch:like()
     for _, call in ipairs(calls) do
-        whole:merge(call:sketch(bins))
+        whole:merge(call.sketch)
     end
     return whole
 end
