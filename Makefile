@@ -49,7 +49,7 @@ objects = $(once) $(kernels)
 commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
 info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS))
 
-.PHONY: all lib deps demo test lint format clean help FORCE
+.PHONY: all lib deps demo test lint format bench-peers clean help FORCE
 
 ## lib: build build/libghm.so (the default)
 all lib: $(library)
@@ -79,6 +79,12 @@ lint:
 format:
 	@$(DEPS) build lint
 	clang-format -i core/*.[ch]
+
+## bench-peers: PyTorch and numpy into build/peers, for experiments/bench.lua (5 GB, from PyPI)
+bench-peers:
+	@$(DEPS) peers
+	python3 -m venv $(build)/peers
+	$(build)/peers/bin/pip install --quiet --upgrade numpy torch
 
 ## clean: remove what was built; runs/ stays
 clean:

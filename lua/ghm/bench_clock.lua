@@ -1,0 +1,105 @@
+-- Time, and how things are timed beside each other: in rounds, warm, the collector held back.
+--
+-- A case is { name, time = function(calls) -> seconds of so many calls in a row, remote = bool }.
+-- race() adds: calls, seconds (list: one entry per round, of one call).
+
+local ffi = require "ffi"
+
+ffi.cdef [[
+struct ghm_timespec { long seconds, nanoseconds; };
+int clock_gettime(int clock, struct ghm_timespec *out);
+int usleep(unsigned int microseconds);
+]]
+
+local C = ffi.C
+local M = {}
+
+M.ROUNDS = 11 -- of each case; an odd number has a median that was measured
+M.FEW = 3 -- rounds of what takes longer than SLOW
+local SLOW = 2 -- seconds
+local LEAST = 2e-3 -- a shorter call is repeated until a round takes so long
+local WARM_BELOW = 0.25 -- seconds; a longer call is not hurt by what ran before it
+local SPIN = 30000 -- µs until the idle threads of another process have stopped spinning
+
+local spec = ffi.new "struct ghm_timespec"
+
+-- Seconds of the monotonic clock.
+function M.now()
+    C.clock_gettime(1, spec)
+    return tonumber(spec.seconds) + tonumber(spec.nanoseconds) * 1e-9
+end
+
+M.consumed = 0 -- what timed functions return goes here, so that nothing they do is in vain
+
+-- Seconds that `calls` calls of run() take; run returns a number.
+function M.time(run, calls)
+    collectgarbage()
+    collectgarbage "stop"
+    local ok, result = pcall(function()
+        local begun = M.now()
+        for _ = 1, calls do
+            M.consumed = M.consumed + run()
+        end
+        return M.now() - begun
+    end)
+    collectgarbage "restart"
+    if not ok then
+        error(result, 0)
+    end
+    return result
+end
+
+-- Times cases in turn, round after round, so that a noisy moment meets all of them. An untimed call
+-- precedes each timed one: what ran before has the caches. rounds: nil for M.ROUNDS.
+function M.race(cases, rounds)
+    rounds = rounds or M.ROUNDS
+    for _, case in ipairs(cases) do
+        case.once = case.time(1) -- pages, code, tables: not the usual time of a short call
+        case.once = case.once > SLOW and case.once or case.time(1)
+        case.calls = math.max(1, math.min(1000, math.ceil(LEAST / case.once)))
+        case.rounds = case.once > SLOW and math.min(M.FEW, rounds) or rounds
+        case.seconds = {}
+    end
+    local before
+    for round = 1, rounds do
+        for _, case in ipairs(cases) do
+            if round <= case.rounds then
+                if before ~= nil and before ~= (case.remote or false) then
+                    C.usleep(SPIN)
+                end
+                before = case.remote or false
+                if case.once < WARM_BELOW then
+                    case.time(1)
+                end
+                case.seconds[round] = case.time(case.calls) / case.calls
+            end
+        end
+    end
+    return cases
+end
+
+local function at(sorted, share)
+    local place = 1 + share * (#sorted - 1)
+    local low = math.floor(place)
+    local high = math.min(low + 1, #sorted)
+    return sorted[low] + (place - low) * (sorted[high] - sorted[low])
+end
+
+-- median of a list, and its spread: the distance of the quartiles over the median.
+function M.median(list)
+    local sorted = { unpack(list) }
+    table.sort(sorted)
+    local median = at(sorted, 0.5)
+    return median, (at(sorted, 0.75) - at(sorted, 0.25)) / median
+end
+
+-- How many times longer `slow` takes than `fast`: the median of the rounds' own ratios, its spread.
+function M.ratio(slow, fast)
+    local ratios = {}
+    for round = 1, math.min(#slow.seconds, #fast.seconds) do
+        ratios[round] = slow.seconds[round] / fast.seconds[round]
+    end
+    return M.median(ratios)
+end
+
+return M
