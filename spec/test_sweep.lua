@@ -191,6 +191,8 @@ local advice = {
     { { { 5, 0 }, { 10, 0 } }, 10, "0.0 %" },
     { { { 5, 0.3 }, { 10, 0.05 }, { 15, 0.3 }, { 20, 0.09 } }, 20, "9.0 %" },
     { { { 7, 0.8 } }, 7, "only choice tried." },
+    { { { 1, 0 }, { 2, 0.7 }, { 3, 0.71 }, { 4, 0.9 } }, 3, "of the least tried, 70.0 %" },
+    { { { 1, 0 } }, 1, "only choice tried." },
 }
 
 function TestBinsStudy.test_recommends_the_finest_that_data_bear()

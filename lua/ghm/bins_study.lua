@@ -106,15 +106,20 @@ M.SLACK, M.ENOUGH = 0.02, 0.1
 -- The row to train with, and the reason in one sentence: the finest regions that leave (almost) no
 -- more of the gradient to scarce regions than data like this must. Finer regions follow the density
 -- more closely; what they cost is betas resting on a handful of samples. Soft targets, which have
--- no gradient share, are judged by their empty regions.
+-- no gradient share, are judged by their empty regions. M = 1 weighs every sample alike, which is
+-- no GHM: it is recommended only where nothing else was tried.
 function M.recommend(rows)
     local key = rows[1].scarce_share and "scarce_share" or "empty_share"
-    local least, best = math.huge, nil
+    local least, best, eligible = math.huge, nil, {}
     for _, row in ipairs(rows) do
+        eligible[#eligible + 1] = row.bins > 1 and row or nil
+    end
+    eligible = #eligible > 0 and eligible or rows
+    for _, row in ipairs(eligible) do
         least = math.min(least, row[key])
     end
     local limit = math.max(M.ENOUGH, least + M.SLACK)
-    for _, row in ipairs(rows) do
+    for _, row in ipairs(eligible) do
         if row[key] <= limit and (not best or row.bins > best.bins) then
             best = row
         end
