@@ -54,19 +54,16 @@ static uint32_t threshold_bits(float threshold)
     return threshold == 0 ? 0x80000000u : ghm_bits(threshold);
 }
 
-int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits)
+int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near)
 {
     uint32_t key = ordered(bits);
-    int64_t low = 0, high = edges->n_thresholds;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (ordered(threshold_bits(edges->thresholds[middle])) <= key) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    while (near < edges->n_thresholds && ordered(threshold_bits(edges->thresholds[near])) <= key) {
+        near++;
     }
-    return low;
+    while (near > 0 && ordered(threshold_bits(edges->thresholds[near - 1])) > key) {
+        near--;
+    }
+    return near;
 }
 
 static int ascending(const void *a, const void *b)

@@ -11,24 +11,27 @@
 /* One valid sample: its key in the order of values above its position below, for a radix sort. */
 typedef struct exact_work {
     uint64_t *order, *spare;
-    double *key; /* by position: s, or |pred - target| without float32's rounding */
-    double *g;   /* by rank */
+    double *residual; /* by position: |pred - target| without float32's rounding; boxes alone */
+    double *g, *loss; /* by rank */
     int64_t n;
 } exact_work;
 
 static void sort_by_key(exact_work *work)
 {
-    enum { BITS = 11, BUCKETS = 1 << BITS };
-    for (int shift = 32; shift < 64; shift += BITS) {
-        int64_t begin[BUCKETS + 1] = {0};
-        for (int64_t i = 0; i < work->n; i++) {
-            begin[(work->order[i] >> shift & (BUCKETS - 1)) + 1]++;
+    enum { BITS = 11, BUCKETS = 1 << BITS, PASSES = 3 };
+    int64_t begin[PASSES][BUCKETS + 1] = {{0}};
+    for (int64_t i = 0; i < work->n; i++) {
+        for (int pass = 0; pass < PASSES; pass++) {
+            begin[pass][(work->order[i] >> (32 + pass * BITS) & (BUCKETS - 1)) + 1]++;
         }
+    }
+    for (int pass = 0; pass < PASSES; pass++) {
         for (int i = 0; i < BUCKETS; i++) {
-            begin[i + 1] += begin[i];
+            begin[pass][i + 1] += begin[pass][i];
         }
         for (int64_t i = 0; i < work->n; i++) {
-            work->spare[begin[work->order[i] >> shift & (BUCKETS - 1)]++] = work->order[i];
+            uint64_t bucket = work->order[i] >> (32 + pass * BITS) & (BUCKETS - 1);
+            work->spare[begin[pass][bucket]++] = work->order[i];
         }
         uint64_t *sorted = work->spare;
         work->spare = work->order;
@@ -54,27 +57,39 @@ static void gather(const ghm_batch *batch, exact_work *work, ghm_facts *facts)
             if (!(b.w[i] > 0)) {
                 continue;
             }
-            bool boxes = batch->task == GHM_REGRESSION;
-            double key = boxes ? fabs((double)b.x[i] - (double)b.t[i])
-                               : (b.t[i] == 1 ? -(double)b.x[i] : (double)b.x[i]);
-            uint32_t bits = ghm_bits((float)key);
+            float key = b.t[i] == 1 ? -b.x[i] : b.x[i];
+            if (batch->task == GHM_REGRESSION) {
+                work->residual[begin + i] = fabs((double)b.x[i] - (double)b.t[i]);
+                key = (float)work->residual[begin + i];
+            }
+            uint32_t bits = ghm_bits(key);
             bits = bits >> 31 ? ~bits : bits | 0x80000000u;
-            work->key[begin + i] = key;
             work->order[work->n++] = (uint64_t)bits << 32 | (uint64_t)(begin + i);
         }
     }
 }
 
-static double sum_of_shares(const ghm_batch *batch, double mu, double eps, exact_work *work,
-                            double *density)
+/* Norms and losses by rank. */
+static void evaluate(const ghm_batch *batch, double mu, int threads, exact_work *work)
 {
-    const uint64_t position = 0xffffffffu;
-    bool boxes = batch->task == GHM_REGRESSION;
-    double sum = 0;
+#pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t i = 0; i < work->n; i++) {
-        double key = work->key[work->order[i] & position];
-        work->g[i] = boxes ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
+        if (batch->task == GHM_REGRESSION) {
+            double d = work->residual[work->order[i] & 0xffffffffu];
+            work->g[i] = ghm_asl1_norm(d, mu);
+            work->loss[i] = ghm_asl1(d, mu);
+        } else {
+            uint32_t bits = (uint32_t)(work->order[i] >> 32);
+            float s = ghm_float(bits >> 31 ? bits & 0x7fffffffu : ~bits);
+            ghm_sigmoid_softplus(s, &work->g[i], &work->loss[i]);
+        }
     }
+}
+
+/* Slides the window over the ranks: density by position (NULL: not wanted), and sum of l / GD. */
+static double slide(double eps, const exact_work *work, double *density)
+{
+    double sum = 0;
     for (int64_t i = 0, from = 0, to = 0; i < work->n; i++) {
         double low = work->g[i] - eps / 2, high = work->g[i] + eps / 2;
         while (work->g[from] < low) {
@@ -84,10 +99,9 @@ static double sum_of_shares(const ghm_batch *batch, double mu, double eps, exact
             to++;
         }
         double gd = (double)(to - from) / (fmin(high, 1) - fmax(low, 0));
-        double key = work->key[work->order[i] & position];
-        sum += (boxes ? ghm_asl1(key, mu) : ghm_softplus(key)) / gd;
+        sum += work->loss[i] / gd;
         if (density) {
-            density[work->order[i] & position] = gd;
+            density[work->order[i] & 0xffffffffu] = gd;
         }
     }
     return sum;
@@ -113,10 +127,17 @@ int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, dou
                         (long long)samples);
     }
     size_t room = (size_t)samples + 1;
-    exact_work work = {malloc(room * 8), malloc(room * 8), malloc(room * 8), malloc(room * 8), 0};
+    bool boxes = batch->task == GHM_REGRESSION;
+    exact_work work = {
+        .order = malloc(room * sizeof *work.order),
+        .spare = malloc(room * sizeof *work.spare),
+        .residual = boxes ? malloc(room * sizeof *work.residual) : NULL,
+        .g = malloc(room * sizeof *work.g),
+        .loss = malloc(room * sizeof *work.loss),
+    };
     ghm_facts facts = {
         .samples = samples, .first_nonfinite = -1, .first_soft = -1, .first_bad_label = -1};
-    int status = work.order && work.spare && work.key && work.g
+    int status = work.order && work.spare && (work.residual || !boxes) && work.g && work.loss
                    ? GHM_OK
                    : ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
     if (status == GHM_OK) {
@@ -128,11 +149,13 @@ int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, dou
             density[i] = NAN;
         }
         sort_by_key(&work);
-        *loss = sum_of_shares(batch, mu, eps, &work, density);
+        evaluate(batch, mu, device->threads, &work);
+        *loss = slide(eps, &work, density);
     }
     free(work.order);
     free(work.spare);
-    free(work.key);
+    free(work.residual);
     free(work.g);
+    free(work.loss);
     return status;
 }

@@ -36,17 +36,27 @@ GHM_INLINE float ghm_float(uint32_t u)
 
 /* -- doubles ---------------------------------------------------------------------------------- */
 
-/* softplus(s) = ln(1 + e^s) = BCE of a hard target, s = (1 - 2t) x. */
-GHM_INLINE double ghm_softplus(double s)
-{
-    return (s > 0 ? s : 0) + log1p(exp(-fabs(s)));
-}
-
-/* g = sigmoid(s), accurate in both tails. */
-GHM_INLINE double ghm_sigmoid(double s)
+/* From one exponential: g = sigmoid(s), accurate in both tails, and softplus(s) = ln(1 + e^s), which
+ * is the BCE of a hard target, s = (1 - 2t) x. */
+GHM_INLINE void ghm_sigmoid_softplus(double s, double *g, double *l)
 {
     double e = exp(-fabs(s));
-    return (s >= 0 ? 1 : e) / (1 + e);
+    *g = (s >= 0 ? 1 : e) / (1 + e);
+    *l = (s > 0 ? s : 0) + log1p(e);
+}
+
+GHM_INLINE double ghm_softplus(double s)
+{
+    double g, l;
+    ghm_sigmoid_softplus(s, &g, &l);
+    return l;
+}
+
+GHM_INLINE double ghm_sigmoid(double s)
+{
+    double g, l;
+    ghm_sigmoid_softplus(s, &g, &l);
+    return g;
 }
 
 /* The key at which g is reached: the inverse of ghm_sigmoid. */

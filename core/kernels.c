@@ -162,12 +162,18 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
 static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n,
                     const ghm_ahead *ahead)
 {
-    for (int i = 0; i < n; i++) {
-        if (i % 16 == 0) {
-            __builtin_prefetch(ahead->pred + (size_t)i * ahead->pred_size);
-            __builtin_prefetch(ahead->target + (size_t)i * ahead->target_size);
-            __builtin_prefetch(ahead->weight + (size_t)i * ahead->weight_size);
+    enum { STEP = 16 }; /* samples between fetches: a cache line of float32 */
+    int whole = n - n % STEP;
+    for (int i = 0; i < whole; i += STEP) {
+        __builtin_prefetch(ahead->pred + (size_t)i * ahead->pred_size);
+        __builtin_prefetch(ahead->target + (size_t)i * ahead->target_size);
+        __builtin_prefetch(ahead->weight + (size_t)i * ahead->weight_size);
+#pragma GCC unroll 16
+        for (int k = i; k < i + STEP; k++) {
+            table[block->slot[k]] += block->pair[k];
         }
+    }
+    for (int i = whole; i < n; i++) {
         table[block->slot[i]] += block->pair[i];
     }
 }

@@ -74,8 +74,9 @@ bool ghm_edges_equal(const ghm_edges *a, const ghm_edges *b);
 float ghm_threshold(int task, int64_t j, int64_t bins, double mu);
 /* thresholds[bins + 1] of one configuration, -inf and +inf at the ends. */
 void ghm_thresholds(int task, int64_t bins, double mu, float *out);
-/* How many declared thresholds are <= the key with these bits: the interval that holds it. */
-int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits);
+/* How many declared thresholds are <= the key with these bits: the interval that holds it, looked for
+ * from an interval nearby on. */
+int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near);
 /* Checks bins and, for regression, mu. */
 int ghm_check_bins(int task, int64_t bins, double mu);
 
@@ -178,8 +179,11 @@ typedef struct ghm_line {
     uint32_t group, slot;
 } ghm_line;
 
-/* All cells of a sketch by rising mean; kept with the sketch until it changes. NULL: no memory. */
-const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch);
+/* All cells of a sketch, by slot or in the order of means; kept until it changes. NULL: no memory. */
+const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order);
+/* The same with its arguments checked, and for hard targets alone. */
+int ghm_ask(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
+int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
 
 struct ghm_sketch {
     ghm_edges *edges;
@@ -187,8 +191,8 @@ struct ghm_sketch {
     ghm_weights weights;
     bool soft_targets; /* decided by the first batch with samples */
     ghm_cells cells[2];
-    ghm_soft soft;   /* allocated with the first soft batch */
-    ghm_line *lines; /* see ghm_sketch_lines */
+    ghm_soft soft;            /* allocated with the first soft batch */
+    ghm_line *lines, *sorted; /* see ghm_sketch_lines */
 };
 
 int ghm_soft_new(int64_t intervals, ghm_soft *out);

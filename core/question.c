@@ -1,4 +1,4 @@
-/* question.c - what a sketch answers: counts, sums, regions, densities, studies. No data is read. */
+/* question.c - what a sketch answers: counts, sums, regions. No data is read. */
 #include "formula.h"
 #include "private.h"
 
@@ -6,7 +6,8 @@
 
 /* -- cells as lines --------------------------------------------------------------------------- */
 
-static ghm_line line_of(const ghm_edges *edges, const ghm_cell *cell, uint32_t group)
+/* last: the interval of a cell nearby, and afterwards this one's. */
+static ghm_line line_of(const ghm_edges *edges, const ghm_cell *cell, uint32_t group, int64_t *last)
 {
     uint32_t low = 0, width = 1u << edges->shift, id = cell->slot, high = width;
     if (cell->slot >= edges->n_cells) { /* a side slot: the part of its cell beyond the edge */
@@ -29,7 +30,7 @@ static ghm_line line_of(const ghm_edges *edges, const ghm_cell *cell, uint32_t g
         .low = sign * (start + spacing * (sign > 0 ? near : far)),
         .high = sign * (start + spacing * (sign > 0 ? far : near)),
         .n = n,
-        .interval = ghm_interval_of(edges, bits | low),
+        .interval = *last = ghm_interval_of(edges, bits | low, *last),
         .group = group,
         .slot = cell->slot,
     };
@@ -48,44 +49,60 @@ static int rising(const void *a, const void *b)
     return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
-const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch)
+/* Cells by rising slot, negatives first. */
+static ghm_line *new_lines(const ghm_sketch *sketch)
 {
-    if (sketch->lines) {
-        return sketch->lines;
-    }
-    size_t total = (size_t)ghm_sketch_cells(sketch), n = 0;
-    ghm_line *lines = malloc((total + 1) * sizeof *lines);
-    if (!lines) {
-        return NULL;
-    }
-    for (uint32_t group = 0; group < 2; group++) {
+    ghm_line *lines = malloc((size_t)(ghm_sketch_cells(sketch) + 1) * sizeof *lines);
+    int64_t n = 0, last = 0;
+    for (uint32_t group = 0; lines && group < 2; group++) {
         const ghm_cells *cells = &sketch->cells[group];
         for (int64_t i = 0; i < cells->n; i++) {
-            lines[n++] = line_of(sketch->edges, &cells->at[i], group);
+            lines[n++] = line_of(sketch->edges, &cells->at[i], group, &last);
         }
     }
-    qsort(lines, n, sizeof *lines, rising);
-    double before = 0;
-    for (size_t i = 0; i < n; i++) {
-        lines[i].before = before;
-        before += lines[i].n;
-    }
-    ((ghm_sketch *)sketch)->lines = lines; /* a memory of the state, no change of it */
     return lines;
 }
 
-static int ask(const ghm_sketch *sketch, const void *out, const ghm_line **lines)
+/* By rising mean, each knowing how many samples lie before it. */
+static ghm_line *new_sorted(const ghm_line *lines, int64_t n)
+{
+    ghm_line *sorted = malloc((size_t)(n + 1) * sizeof *sorted);
+    if (sorted) {
+        memcpy(sorted, lines, (size_t)n * sizeof *sorted);
+        qsort(sorted, (size_t)n, sizeof *sorted, rising);
+        double before = 0;
+        for (int64_t i = 0; i < n; i++) {
+            sorted[i].before = before;
+            before += sorted[i].n;
+        }
+    }
+    return sorted;
+}
+
+const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order)
+{
+    ghm_sketch *memory = (ghm_sketch *)sketch; /* what is remembered is no part of the state */
+    if (!sketch->lines) {
+        memory->lines = new_lines(sketch);
+    }
+    if (in_order && sketch->lines && !sketch->sorted) {
+        memory->sorted = new_sorted(sketch->lines, ghm_sketch_cells(sketch));
+    }
+    return in_order ? sketch->sorted : sketch->lines;
+}
+
+int ghm_ask(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines)
 {
     if (!sketch || !out) {
         return ghm_fail(GHM_E_ARGUMENT, "the sketch or the place for the answer is NULL");
     }
-    *lines = ghm_sketch_lines(sketch);
+    *lines = ghm_sketch_lines(sketch, in_order);
     return *lines ? GHM_OK : ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
 }
 
-static int ask_hard(const ghm_sketch *sketch, const void *out, const ghm_line **lines)
+int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines)
 {
-    GHM_TRY(ask(sketch, out, lines));
+    GHM_TRY(ghm_ask(sketch, out, in_order, lines));
     if (sketch->soft_targets) {
         return ghm_fail(GHM_E_SOFT, "soft targets have no single key: only counts, BCE and g of "
                                     "both groups can be asked of them");
@@ -98,7 +115,7 @@ static int ask_hard(const ghm_sketch *sketch, const void *out, const ghm_line **
 int ghm_sketch_counts(const ghm_sketch *sketch, int32_t group, int64_t *out)
 {
     const ghm_line *lines;
-    GHM_TRY((group == GHM_BOTH ? ask : ask_hard)(sketch, out, &lines));
+    GHM_TRY((group == GHM_BOTH ? ghm_ask : ghm_ask_hard)(sketch, out, false, &lines));
     int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
     for (int64_t i = 0; i < intervals; i++) {
         out[i] = sketch->soft.n ? sketch->soft.n[i] : 0;
@@ -185,13 +202,13 @@ int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double
                     double *out)
 {
     const ghm_line *lines;
-    GHM_TRY(ask(sketch, out, &lines));
+    GHM_TRY(ghm_ask(sketch, out, false, &lines));
     int task = sketch->edges->task;
     GHM_TRY(check_function(task, function, a, b));
     int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
     if (sketch->soft_targets) {
         if (group != GHM_BOTH || (function != GHM_BCE && function != GHM_NORM)) {
-            return ask_hard(sketch, out, &lines);
+            return ghm_ask_hard(sketch, out, false, &lines);
         }
         const double *sums = function == GHM_BCE ? sketch->soft.bce : sketch->soft.norm;
         memcpy(out, sums, (size_t)intervals * sizeof *out);
@@ -238,161 +255,4 @@ int ghm_sketch_cut(const ghm_sketch *sketch, int64_t bins, double mu, int64_t *c
     }
     cut[bins] = edges->n_thresholds + 1;
     return GHM_OK;
-}
-
-/* -- density ---------------------------------------------------------------------------------- */
-
-/* Samples with a key below this one; inside a cell they are taken to lie evenly. */
-static double count_below(const ghm_line *lines, int64_t n, double key)
-{
-    int64_t low = 0, high = n;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (lines[middle].low < key) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    if (low == 0) {
-        return 0;
-    }
-    const ghm_line *line = &lines[low - 1];
-    double part = key >= line->high ? 1 : (key - line->low) / (line->high - line->low);
-    return line->before + line->n * part;
-}
-
-static double key_at(int task, double g, double mu)
-{
-    if (g <= 0) {
-        return -INFINITY;
-    }
-    if (g >= 1) {
-        return INFINITY;
-    }
-    return task == GHM_REGRESSION ? ghm_asl1_key(g, mu) : ghm_logit(g);
-}
-
-/* Paper, eq. 5 and 6. The window is [g - eps/2, g + eps/2), but g = 1 belongs to the last one. */
-static double density_at(const ghm_line *lines, int64_t n, int task, double mu, double eps,
-                         double g)
-{
-    double from = g - eps / 2, to = g + eps / 2;
-    double count = count_below(lines, n, key_at(task, to, mu)) -
-                   count_below(lines, n, key_at(task, from, mu));
-    return count / (fmin(to, 1) - fmax(from, 0));
-}
-
-static int check_window(int task, double mu, double eps)
-{
-    if (!(eps > 0 && eps <= 1)) {
-        return ghm_fail(GHM_E_ARGUMENT, "eps is %g, expected a window above 0 and at most 1", eps);
-    }
-    return ghm_check_bins(task, 1, mu);
-}
-
-int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t group,
-                       const double *g, int64_t n, double *out)
-{
-    const ghm_line *lines;
-    GHM_TRY(ask_hard(sketch, out, &lines));
-    GHM_TRY(check_window(sketch->edges->task, mu, eps));
-    if (!g && n > 0) {
-        return ghm_fail(GHM_E_ARGUMENT, "g is NULL");
-    }
-    int64_t cells = ghm_sketch_cells(sketch), kept = 0;
-    ghm_line *own = malloc((size_t)(cells + 1) * sizeof *own);
-    if (!own) {
-        return ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
-    }
-    double before = 0;
-    for (int64_t i = 0; i < cells; i++) {
-        if (group == GHM_BOTH || (uint32_t)group == lines[i].group) {
-            own[kept] = lines[i];
-            own[kept++].before = before;
-            before += lines[i].n;
-        }
-    }
-    for (int64_t i = 0; i < n; i++) {
-        out[i] = density_at(own, kept, sketch->edges->task, mu, eps, g[i]);
-    }
-    free(own);
-    return GHM_OK;
-}
-
-/* -- study ------------------------------------------------------------------------------------ */
-
-static double flatness(const double *share, int64_t bins, double total)
-{
-    double entropy = 0;
-    int64_t used = 0;
-    for (int64_t j = 0; j < bins; j++) {
-        if (share[j] > 0) {
-            double p = share[j] / total;
-            entropy -= p * log(p);
-            used++;
-        }
-    }
-    return used > 1 ? entropy / log((double)used) : 1;
-}
-
-int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double eps,
-                     const double *beta, const double *density, int64_t scarce, ghm_study *out)
-{
-    const ghm_line *lines;
-    GHM_TRY(ask_hard(sketch, out, &lines));
-    GHM_TRY(check_window(sketch->edges->task, mu, eps));
-    if (!beta || !density) {
-        return ghm_fail(GHM_E_ARGUMENT, "%s is NULL", beta ? "density" : "beta");
-    }
-    int task = sketch->edges->task;
-    int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
-    int64_t *cut = malloc((size_t)(bins > 0 ? bins + 1 : 1) * sizeof *cut);
-    int64_t *region = malloc((size_t)intervals * sizeof *region);
-    double *share = calloc((size_t)(bins > 0 ? 2 * bins : 1), sizeof *share);
-    int status = cut && region && share ? ghm_sketch_cut(sketch, bins, mu, cut)
-                                        : ghm_fail(GHM_E_MEMORY, "no memory for a study");
-    if (status == GHM_OK) {
-        double *count = share + bins;
-        for (int64_t j = 0; j < bins; j++) {
-            for (int64_t i = cut[j]; i < cut[j + 1]; i++) {
-                region[i] = j;
-            }
-        }
-        double total = sketch->facts.valid > 0 ? (double)sketch->facts.valid : 1;
-        double worst = 0, error = 0, both = 0, ours = 0, exact = 0, sum = 0, squares = 0;
-        for (int64_t i = 0; i < cells; i++) {
-            double n = lines[i].n, key = lines[i].mean;
-            int64_t j = region[lines[i].interval];
-            double g = task == GHM_REGRESSION ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
-            double gd = density_at(lines, cells, task, mu, eps, g), other = total / gd;
-            double difference = fabs(density[j] - gd) / gd;
-            worst = fmax(worst, difference);
-            error += n * difference;
-            both += n * beta[j] * other * g * g;
-            ours += n * beta[j] * beta[j] * g * g;
-            exact += n * other * other * g * g;
-            sum += n * beta[j];
-            squares += n * beta[j] * beta[j];
-            share[j] += n * beta[j] * g;
-            count[j] += n;
-        }
-        double contribution = 0, rare = 0;
-        for (int64_t j = 0; j < bins; j++) {
-            contribution += share[j];
-            rare += count[j] < (double)scarce ? share[j] : 0;
-        }
-        *out = (ghm_study){
-            .density_error_max = worst,
-            .density_error_mean = error / total,
-            .cosine = ours > 0 && exact > 0 ? both / sqrt(ours * exact) : 1,
-            .entropy = flatness(share, bins, contribution),
-            .effective = squares > 0 ? sum * sum / squares : 0,
-            .scarce_share = contribution > 0 ? rare / contribution : 0,
-        };
-    }
-    free(cut);
-    free(region);
-    free(share);
-    return status;
 }

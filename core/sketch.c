@@ -135,6 +135,7 @@ void ghm_sketch_free(ghm_sketch *sketch)
         ghm_cells_free(&sketch->cells[1]);
         ghm_soft_free(&sketch->soft);
         free(sketch->lines);
+        free(sketch->sorted);
         free(sketch);
     }
 }
@@ -255,7 +256,8 @@ static int absorb(ghm_sketch *sketch, ghm_cells cells[2], const ghm_soft *soft,
     }
     sketch->soft_targets = is_soft;
     free(sketch->lines);
-    sketch->lines = NULL;
+    free(sketch->sorted);
+    sketch->lines = sketch->sorted = NULL;
     add_totals(sketch, facts, weights);
     return GHM_OK;
 }
