@@ -32,7 +32,14 @@ function TestCoreSketch.test_agrees_with_the_oracle_at_every_size()
             check_regions(classes, oracle.classes(x, t, w), bins)
             check_regions(boxes, oracle.boxes(pred, target, weight, 0.02), bins, 0.02)
         end
-        lu.assertEquals(classes:facts().samples, n)
+        local valid, positive = 0, 0
+        for _, sample in ipairs(oracle.classes(x, t, w)) do
+            valid = valid + (sample.valid and 1 or 0)
+            positive = positive + (sample.valid and sample.t or 0)
+        end
+        lu.assertEquals(classes:facts(), { samples = n, valid = valid, positive = positive,
+            weight_sum = valid, nonfinite = 0, first_nonfinite = -1, soft = 0, first_soft = -1,
+            bad_labels = 0, first_bad_label = -1 })
         lu.assertEquals(boxes:facts().samples, n)
     end
 end

@@ -8,6 +8,7 @@ local clib = require "ghm.clib"
 local close = require "close"
 local device = require "ghm.device"
 local ffi = require "ffi"
+local harmonise = require "ghm.harmonise"
 local oracle = require "oracle"
 local samples = require "samples"
 
@@ -61,6 +62,12 @@ function TestExactDensity.test_the_window_is_cut_at_0_and_1()
     local density = exact_density(far, nil, 0.1)
     close(density.ptr[0], 1 / 0.05, { rel = 1e-12 }, "density at g = 0")
     close(density.ptr[1], 1 / 0.05, { rel = 1e-12 }, "density at g = 1")
+end
+
+-- g is 0, 1/2 and 1 exactly; with eps = 1 each is at a border of the others' windows.
+function TestExactDensity.test_the_window_holds_its_lower_border_and_not_its_upper_one()
+    local density = exact_density(samples.class_batch({ -1e4, 0, 1e4 }, { 0, 0, 0 }), nil, 1)
+    lu.assertEquals(samples.list(density.ptr, 3), { 1 / 0.5, 2 / 1, 2 / 0.5 })
 end
 
 function TestExactDensity.test_a_label_beyond_the_classes_is_named_by_its_row()
@@ -153,4 +160,43 @@ function TestExactDensity.test_the_estimate_is_exact_where_no_cell_is_cut()
                 "density of %s at %g", group, g)
         end
     end
+end
+
+-- What a study says of a configuration, from single samples and their exact density.
+function TestExactDensity.test_a_study_agrees_with_single_samples()
+    local bins, eps = 10, 0.1
+    local x, t, w = samples.detector(20000)
+    local one, expected = samples.class_batch(x, t, w), oracle.classes(x, t, w)
+    local s = samples.sketch_of({ bins = bins }, one)
+    local call = harmonise.new("classification", { bins = bins }):step(s)
+    local GD = ffi.new("double[?]", bins)
+    for j = 0, bins - 1 do
+        GD[j] = call.used[j] * bins
+    end
+    local exact, R = exact_density(one, nil, eps), oracle.regions(expected, bins)
+    local scarce = R[5] + 1 -- so that region 5 is, and the easy one is not
+    local off, both, ours, other, sum, squares, share = 0, 0, 0, 0, 0, 0, {}
+    for i, sample in ipairs(expected) do
+        if sample.valid then
+            local j, gd = oracle.region(sample, bins), exact.ptr[i - 1]
+            local b, g = call.beta[j - 1], sample.norm
+            off = off + math.abs(GD[j - 1] - gd) / gd
+            both, ours = both + b * g * g * call.tot / gd, ours + (b * g) ^ 2
+            other = other + (g * call.tot / gd) ^ 2
+            sum, squares = sum + b, squares + b * b
+            share[j] = (share[j] or 0) + b * g
+        end
+    end
+    local whole, entropy, rare = samples.total(share), 0, 0
+    for j = 1, bins do
+        entropy = entropy - share[j] / whole * math.log(share[j] / whole)
+        rare = rare + (R[j] < scarce and share[j] or 0)
+    end
+    local study = s:study(bins, nil, eps, call.beta, GD, scarce)
+    close(study.density_error_mean, off / call.tot, { rel = 0.01 }, "mean density error")
+    close(study.cosine, both / math.sqrt(ours * other), { rel = 1e-4 }, "cosine")
+    close(study.entropy, entropy / math.log(bins), { rel = 1e-6 }, "entropy")
+    close(study.effective, sum ^ 2 / squares, { rel = 1e-9 }, "effective size")
+    close(study.scarce_share, rare / whole, { rel = 1e-6 }, "share of scarce regions")
+    lu.assertTrue(study.density_error_max >= study.density_error_mean)
 end
