@@ -165,6 +165,14 @@ function TestCoreEdges.test_a_logit_of_zero_of_either_sign_is_at_one_half_and_ab
     end
 end
 
+-- sigmoid(0) - t is an edge of 4 and of 8 bins exactly.
+function TestCoreEdges.test_soft_targets_exactly_at_an_edge_are_in_the_upper_region()
+    local target = array.from({ 0.5, 0.25, 0.75, 0.125, 0, 1 }, "f4")
+    local logits = array.new("f4", { 6 })
+    check_passes(samples.class_batch(logits, target), { bins = 4 }, 4, nil, { 1, 2, 2, 2, 3, 3 })
+    check_passes(samples.class_batch(logits, target), { bins = 8 }, 8, nil, { 1, 3, 3, 4, 5, 5 })
+end
+
 function TestCoreEdges.test_the_last_region_takes_g_equal_1()
     local logits = samples.fill(4, function(i) return ({ 1e4, 3e38, -1e4, -3e38 })[i + 1] end)
     local target = samples.fill(4, function(i) return i < 2 and 0 or 1 end)
