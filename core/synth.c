@@ -106,6 +106,16 @@ static int check_mixture(const ghm_mixture *m)
             return ghm_fail(GHM_E_ARGUMENT, "parameter %zu of the mixture is not finite", i);
         }
     }
+    double spreads[] = {m->hard_sd, m->positive_sd,   m->outlier_sd,
+                        m->easy_sd, m->laplace_scale, m->box_outlier_sd};
+    for (size_t i = 0; i < sizeof spreads / sizeof *spreads; i++) {
+        if (spreads[i] < 0) {
+            return ghm_fail(GHM_E_ARGUMENT,
+                            "a deviation or scale of the mixture is %g, expected 0 "
+                            "or more",
+                            spreads[i]);
+        }
+    }
     double shares[] = {m->hard_share,        m->positive_share,
                        m->outlier_share,     m->ignored_share,
                        m->box_outlier_share, m->hard_share + m->positive_share + m->outlier_share};

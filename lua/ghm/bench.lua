@@ -158,6 +158,7 @@ function M.run(args, defaults)
         print(heading(facts, spec, found.versions, found.missing) .. "\n\n"
             .. report.text(found, judged, spec))
     end
+    io.stdout:flush()
     if complaint then
         spec.say("figure: " .. complaint)
     end

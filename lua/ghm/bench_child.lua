@@ -4,6 +4,7 @@
 --   reply = child:ask { ["do"] = "time", ... }     table; fault "failed" once the process is gone
 --   child:stop()
 
+local clib = require "ghm.clib"
 local fault = require "ghm.fault"
 local json = require "ghm.json"
 local posix = require "ghm.posix"
@@ -32,7 +33,9 @@ function Child:ask(request)
     self.requests:flush()
     local line = self.replies:read "*l"
     local reply = line and json.decode(line)
-    if type(reply) ~= "table" then
+    if type(reply) ~= "table" and clib.C.ghm_interrupted() ~= 0 then
+        fault.raise("interrupted", "interrupted") -- Ctrl-C ends both processes
+    elseif type(reply) ~= "table" then
         fault.raise("failed", "the process of the peers ended: %s", last_words(self))
     end
     return reply

@@ -12,9 +12,14 @@ local check = require "ghm.bench_check"
 local clock = require "ghm.bench_clock"
 local data = require "ghm.bench_data"
 local device = require "ghm.device"
+local ffi = require "ffi"
 local gates = require "ghm.bench_gates"
+local losses = require "ghm.losses"
 local peers = require "ghm.bench_peers"
 local sketches = require "ghm.sketch"
+local text = require "ghm.text"
+
+ffi.cdef "int malloc_trim(size_t pad);"
 
 local M = {}
 
@@ -32,8 +37,12 @@ local function memory(field)
     end
 end
 
--- Bytes that a first loss takes beside its data; nil where the system does not tell.
-local function working_memory(case)
+-- Bytes that a first loss on a fresh device takes beside its data; nil where the system does not
+-- tell.
+local function working_memory(batch)
+    collectgarbage()
+    collectgarbage()
+    ffi.C.malloc_trim(0) -- memory that is only kept would be taken again unseen
     local file = io.open("/proc/self/clear_refs", "w")
     if not file then
         return nil
@@ -41,7 +50,7 @@ local function working_memory(case)
     file:write "5" -- the peak begins anew
     file:close()
     local before = memory "VmRSS"
-    case.time(1)
+    losses.GHMC { bins = 10 }:forward_batch(batch)
     return math.max(0, memory "VmHWM" - before)
 end
 
@@ -55,14 +64,6 @@ local function digests(batch)
         sketch:free()
     end
     return different
-end
-
-local function named(list, name)
-    for _, case in ipairs(list) do
-        if case.name == name then
-            return case
-        end
-    end
 end
 
 local function place_for(spec, threads)
@@ -83,11 +84,11 @@ local function race(spec, found, list, place, about, asked, label)
             list[#list + 1] = case
         end
         for _, problem in ipairs(problems) do
-            found.problems[#found.problems + 1] = ("%g samples, %d threads: %s"):format(
+            found.problems[#found.problems + 1] = ("%d samples, %d threads: %s"):format(
                 place.data.n, place.threads, problem)
         end
     end
-    spec.say(("%g samples, %s, %d thread%s: %d things"):format(place.data.n, label,
+    spec.say(("%s samples, %s, %d thread%s: %d things"):format(text.number(place.data.n), label,
         place.threads, place.threads == 1 and "" or "s", #list))
     clock.race(list, spec.rounds)
     for _, case in ipairs(list) do
@@ -108,10 +109,9 @@ local function at_size(spec, found, size)
     for _, threads in ipairs(spec.threads) do
         local place = place_for(spec, threads)
         place.data, place.boxes = logits, boxes
-        local list = cases.all(place)
         found.memory[#found.memory + 1] = { samples = size, threads = threads,
-            data = logits.n * logits.bytes, working = working_memory(named(list, "ghmc_10")) }
-        race(spec, found, list, place, about, size <= PEERS_MOST and asked, M.USUAL)
+            data = logits.n * logits.bytes, working = working_memory(logits.batch) }
+        race(spec, found, cases.all(place), place, about, size <= PEERS_MOST and asked, M.USUAL)
     end
     found.digests = math.max(found.digests or 0, digests(logits.batch))
     if spec.child then

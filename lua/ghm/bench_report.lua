@@ -109,28 +109,34 @@ end
 local function share_table(found, spec)
     return pivot("share of read bandwidth", things, spec, function(entry, size, threads)
         local case = found.find(entry[1], size, threads)
-        local share = case and read_share(found, case)
-        return share and ("%.0f %%"):format(100 * share)
+        local share = case and entry[1] ~= "exact" and read_share(found, case)
+        return share and ("%.0f %%"):format(100 * share) or nil
     end)
 end
 
 local function peer_table(found, spec)
-    return pivot("peers: ns per sample, times ghm", peers, spec, function(entry, size, threads)
-        local peer, own = found.find(entry[1], size, threads), found.find(entry[3], size, threads)
-        return peer and own and ("%s  %.3gx"):format(ns(peer, "%.3g"), (clock.ratio(peer, own)))
+    return pivot("peers: ns per sample", peers, spec, function(entry, size, threads)
+        return ns(found.find(entry[1], size, threads))
     end)
 end
 
-local kinds = { { plan.USUAL, "spread, float32, float targets" },
+local function ratio_table(found, spec)
+    return pivot("peers: times what ghm takes", peers, spec, function(entry, size, threads)
+        local peer, own = found.find(entry[1], size, threads), found.find(entry[3], size, threads)
+        return peer and own and ("%.3gx"):format((clock.ratio(peer, own)))
+    end)
+end
+
+local kinds = { { plan.USUAL, "spread, float32" },
     { "skewed f4", "99 % in one region" }, { "equal f4", "all logits equal" },
-    { "spread f2", "float16 logits" }, { "spread labels", "integer labels, row weights" } }
+    { "spread f2", "float16 logits" }, { "spread labels", "integer labels" } }
 
 local passes = { { "sketch", "sketch" }, { "ghmc_10", "loss" }, { "ghmc_grad_10", "+grad" } }
 
 local function kind_table(found, spec)
     local size = plan.varied_size(spec.sizes)
     local rows, columns = {}, { { key = "kind",
-        title = ("ns per sample, %s of other data"):format(short(size)) } }
+        title = ("%s: ns a sample"):format(short(size)) } }
     for _, thing in ipairs(passes) do
         for _, threads in ipairs(spec.threads) do
             columns[#columns + 1] = { key = thing[1] .. threads, align = "right",
@@ -199,6 +205,7 @@ function M.text(found, judged, spec)
     end
     local parts = { cost_table(found, spec), share_table(found, spec) }
     parts[#parts + 1] = peer_table(found, spec)
+    parts[#parts + 1] = ratio_table(found, spec)
     parts[#parts + 1] = kind_table(found, spec)
     parts[#parts + 1] = growth_table(found, spec)
     parts[#parts + 1] = gate_table(judged)

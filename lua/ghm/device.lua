@@ -11,7 +11,7 @@ local default
 -- Returns a ghm_device*, freed by the collector.
 function M.open(name, threads)
     local out = clib.place "ghm_device *"
-    clib.check(C.ghm_device_open(name or "auto", threads or 0, out))
+    clib.check(C.ghm_device_open(name or "auto", math.min(threads or 0, 2 ^ 31 - 1), out))
     return clib.own(out[0], C.ghm_device_free)
 end
 
