@@ -212,6 +212,12 @@ static void finish(const float *restrict key, const float *restrict w, int n,
 static void classes_slope(const float *restrict x, const float *restrict t, const float *restrict w,
                           int n, const ghm_slopes *restrict slopes, ghm_results *restrict out)
 {
+#ifdef __AVX512F__
+    if (gradient_alone(slopes)) {
+        classes_gradient(x, t, w, n, slopes, out);
+        return;
+    }
+#endif
     float key[GHM_BLOCK], e[GHM_BLOCK];
     for (int i = 0; i < n; i++) {
         float sign = t[i] == 1.0f ? -1.0f : 1.0f;
