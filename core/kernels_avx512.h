@@ -25,15 +25,15 @@ static inline wide_plan widen_plan(const ghm_plan *plan)
     };
 }
 
-static inline __m512i finite_limit(void)
+static inline __mmask16 first_lanes(int n)
 {
-    return _mm512_set1_epi32(0x7f800000);
+    return n >= 16 ? (__mmask16)0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : (__mmask16)0;
 }
 
 static inline __mmask16 is_finite(__m512i bits)
 {
     __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-    return _mm512_cmplt_epu32_mask(magnitude, finite_limit());
+    return _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
 }
 
 /* From edge to edge inside a cell, while some lane has another edge before it. */
@@ -102,7 +102,7 @@ static void classes(const float *restrict x, const float *restrict t, const floa
     __m512i seen = _mm512_setzero_si512();
     __m512i valid = seen, positive = seen, units = seen, suspect = seen;
     for (int i = 0; i < n; i += 16) {
-        __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __mmask16 here = first_lanes(n - i);
         __m512i bits = _mm512_maskz_loadu_epi32(here, x + i);
         __m512 target = _mm512_maskz_loadu_ps(here, t + i);
         __m512 weight = _mm512_maskz_loadu_ps(here, w + i);
@@ -138,7 +138,7 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
     __m512i seen = _mm512_setzero_si512();
     __m512i valid = seen, units = seen, suspect = seen;
     for (int i = 0; i < n; i += 16) {
-        __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __mmask16 here = first_lanes(n - i);
         __m512 p = _mm512_maskz_loadu_ps(here, pred + i);
         __m512 t = _mm512_maskz_loadu_ps(here, target + i);
         __m512 weight = _mm512_maskz_loadu_ps(here, w + i);
@@ -189,9 +189,8 @@ typedef struct wide_table {
 
 static inline wide_table load_table(const float *from, int n)
 {
-    __mmask16 low = n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
-    __mmask16 high = n > 16 ? (__mmask16)((1u << (n - 16)) - 1) : 0;
-    return (wide_table){_mm512_maskz_loadu_ps(low, from), _mm512_maskz_loadu_ps(high, from + 16)};
+    return (wide_table){_mm512_maskz_loadu_ps(first_lanes(n), from),
+                        _mm512_maskz_loadu_ps(first_lanes(n - 16), from + 16)};
 }
 
 static inline __m512 look_up(const wide_table *table, __m512i index)
@@ -235,7 +234,7 @@ static void classes_gradient(const float *restrict x, const float *restrict t,
     const wide_table edges = load_table(slopes->thresholds, slopes->bins + 1);
     const wide_table betas = load_table(slopes->beta, slopes->bins + 1);
     for (int i = 0; i < n; i += 16) {
-        __mmask16 here = n - i >= 16 ? 0xffff : (__mmask16)((1u << (n - i)) - 1);
+        __mmask16 here = first_lanes(n - i);
         __m512i bits = _mm512_maskz_loadu_epi32(here, x + i);
         __mmask16 positive = _mm512_cmp_ps_mask(_mm512_maskz_loadu_ps(here, t + i), one,
                                                 _CMP_EQ_OQ);

@@ -17,7 +17,7 @@ local M = {}
 M.ROUNDS = 11 -- of each case; an odd number has a median that was measured
 M.FEW = 3 -- rounds of what takes longer than SLOW
 local SLOW = 2 -- seconds
-local LEAST = 2e-3 -- a shorter call is repeated until a round takes so long
+local LEAST = 5e-3 -- a shorter call is repeated until a round takes so long
 local WARM_BELOW = 0.25 -- seconds; a longer call is not hurt by what ran before it
 local SPIN = 30000 -- µs until the idle threads of another process have stopped spinning
 
@@ -49,27 +49,45 @@ function M.time(run, calls)
     return result
 end
 
--- Times cases in turn, round after round, so that a noisy moment meets all of them. An untimed call
--- precedes each timed one: what ran before has the caches. rounds: nil for M.ROUNDS.
+-- How many calls make a round of a case, and how many rounds there are; seconds of one call.
+local function calibrate(case, rounds)
+    case.calls, case.seconds = 1, {}
+    local once = case.time(1) -- pages, code, tables: not the usual time of a short call
+    for _ = 1, once > SLOW and 0 or 3 do
+        once = case.time(case.calls) / case.calls
+        local calls = math.max(1, math.min(1000, math.ceil(LEAST / once)))
+        if calls == case.calls then
+            break
+        end
+        case.calls = calls
+    end
+    case.rounds = once > SLOW and math.min(M.FEW, rounds) or rounds
+    return once
+end
+
+-- Times cases in turn, round after round, so that a noisy moment meets all of them. As many untimed
+-- calls precede the timed ones: what ran before has the caches, and a CPU that slept is slow.
+-- rounds: nil for M.ROUNDS.
 function M.race(cases, rounds)
     rounds = rounds or M.ROUNDS
-    for _, case in ipairs(cases) do
-        case.once = case.time(1) -- pages, code, tables: not the usual time of a short call
-        case.once = case.once > SLOW and case.once or case.time(1)
-        case.calls = math.max(1, math.min(1000, math.ceil(LEAST / case.once)))
-        case.rounds = case.once > SLOW and math.min(M.FEW, rounds) or rounds
-        case.seconds = {}
+    local before, once = false, {}
+    local function turn_to(case)
+        local remote = case.remote or false
+        if before ~= remote then
+            C.usleep(SPIN)
+        end
+        before = remote
     end
-    local before
+    for _, case in ipairs(cases) do
+        turn_to(case)
+        once[case] = calibrate(case, rounds)
+    end
     for round = 1, rounds do
         for _, case in ipairs(cases) do
             if round <= case.rounds then
-                if before ~= nil and before ~= (case.remote or false) then
-                    C.usleep(SPIN)
-                end
-                before = case.remote or false
-                if case.once < WARM_BELOW then
-                    case.time(1)
+                turn_to(case)
+                if once[case] < WARM_BELOW then
+                    case.time(case.calls)
                 end
                 case.seconds[round] = case.time(case.calls) / case.calls
             end
