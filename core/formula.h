@@ -134,19 +134,24 @@ GHM_INLINE double ghm_soft_slope(double x, double t)
 
 /* -- floats ----------------------------------------------------------------------------------- */
 
+/* Coefficients, highest power first; vector code takes them from here too. */
+#define GHM_EXP_TERMS   1.3981999e-3f, 8.3334519e-3f, 4.1665795e-2f, 1.6666665e-1f, 0.5f
+#define GHM_LOG1P_TERMS 0.0993f, 0.1108f, 0.14286f, 0.2f, 0.33333333f
+#define GHM_LOG2_E      1.44269504f
+#define GHM_LN2_HIGH    0.693359375f /* 10 bits: n * this is exact */
+#define GHM_LN2_LOW     -2.12194440e-4f
+#define GHM_EXP_END     104.0f      /* e^-104 is below every float */
+#define GHM_ROUND_MAGIC 12582912.0f /* 1.5 * 2^23: adding it rounds to an integer */
+
 /* e^-a for a >= 0 within 1.2e-7 relative; 0 from about 103 on. Cody-Waite reduction, then a
  * polynomial of degree 6 on [-ln2/2, ln2/2]; 2^n is applied in two halves to reach subnormals. */
 GHM_INLINE float ghm_exp_minus(float a)
 {
-    float x = -(a < 104.0f ? a : 104.0f);
-    float shifted = x * 1.44269504f + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */
-    float n = shifted - 12582912.0f;
-    float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-    float p = 1.3981999e-3f;
-    p = p * r + 8.3334519e-3f;
-    p = p * r + 4.1665795e-2f;
-    p = p * r + 1.6666665e-1f;
-    p = p * r + 0.5f;
+    const float c[] = {GHM_EXP_TERMS};
+    float x = -(a < GHM_EXP_END ? a : GHM_EXP_END);
+    float n = (x * GHM_LOG2_E + GHM_ROUND_MAGIC) - GHM_ROUND_MAGIC;
+    float r = (x - n * GHM_LN2_HIGH) - n * GHM_LN2_LOW;
+    float p = (((c[0] * r + c[1]) * r + c[2]) * r + c[3]) * r + c[4];
     p = (p * r) * r + r + 1.0f;
     int32_t k = (int32_t)n, half = k >> 1;
     return p * ghm_float((uint32_t)(half + 127) << 23) *
@@ -156,12 +161,9 @@ GHM_INLINE float ghm_exp_minus(float a)
 /* ln(1 + e) for e in [0, 1] within 1.5e-7 relative: 2 atanh(e / (2 + e)). */
 GHM_INLINE float ghm_log1p_unit(float e)
 {
+    const float c[] = {GHM_LOG1P_TERMS};
     float z = e / (2.0f + e), q = z * z;
-    float p = 0.0993f;
-    p = p * q + 0.1108f;
-    p = p * q + 0.14286f;
-    p = p * q + 0.2f;
-    p = p * q + 0.33333333f;
+    float p = (((c[0] * q + c[1]) * q + c[2]) * q + c[3]) * q + c[4];
     return 2.0f * (z + z * (q * p));
 }
 

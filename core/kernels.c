@@ -213,8 +213,8 @@ static void classes_slope(const float *restrict x, const float *restrict t, cons
                           int n, const ghm_slopes *restrict slopes, ghm_results *restrict out)
 {
 #ifdef __AVX512F__
-    if (gradient_alone(slopes)) {
-        classes_gradient(x, t, w, n, slopes, out);
+    if (few_regions(slopes)) {
+        classes_few(x, t, w, n, slopes, out);
         return;
     }
 #endif

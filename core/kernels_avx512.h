@@ -27,7 +27,8 @@ static inline wide_plan widen_plan(const ghm_plan *plan)
 
 static inline __mmask16 first_lanes(int n)
 {
-    return n >= 16 ? (__mmask16)0xffff : n > 0 ? (__mmask16)((1u << n) - 1) : (__mmask16)0;
+    uint32_t mask = n >= 16 ? 0xffffu : n > 0 ? (1u << n) - 1 : 0;
+    return (__mmask16)mask;
 }
 
 static inline __mmask16 is_finite(__m512i bits)
@@ -173,13 +174,13 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
     block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
 }
 
-/* -- the gradient of GHM-C with few regions, whose tables fit two registers each -------------- */
+/* -- GHM-C's gradient with few regions, whose tables fit two registers each -------------- */
 
 enum { FEW_REGIONS = 31 };
 
-static inline int gradient_alone(const ghm_slopes *slopes)
+static inline int few_regions(const ghm_slopes *slopes)
 {
-    return slopes->function == GHM_BCE && !slopes->with_loss && slopes->bins <= FEW_REGIONS;
+    return slopes->function == GHM_BCE && slopes->bins <= FEW_REGIONS;
 }
 
 /* Up to 32 floats in two registers, and one of them for each lane. */
@@ -198,21 +199,28 @@ static inline __m512 look_up(const wide_table *table, __m512i index)
     return _mm512_permutex2var_ps(table->low, index, table->high);
 }
 
+/* ((c0 r + c1) r + ...) + c4: the polynomials of formula.h. */
+static inline __m512 wide_polynomial(const float c[5], __m512 r)
+{
+    __m512 p = _mm512_set1_ps(c[0]);
+    for (int i = 1; i < 5; i++) {
+        p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c[i]));
+    }
+    return p;
+}
+
 /* ghm_exp_minus, sixteen at a time. */
 static inline __m512 wide_exp_minus(__m512 a)
 {
-    const __m512 magic = _mm512_set1_ps(12582912.0f);
-    __m512 x = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_min_ps(a, _mm512_set1_ps(104.0f)));
-    __m512 n = _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f));
+    const float c[] = {GHM_EXP_TERMS};
+    const __m512 magic = _mm512_set1_ps(GHM_ROUND_MAGIC), end = _mm512_set1_ps(GHM_EXP_END);
+    __m512 x = _mm512_sub_ps(_mm512_setzero_ps(), _mm512_min_ps(a, end));
+    __m512 n = _mm512_mul_ps(x, _mm512_set1_ps(GHM_LOG2_E));
     n = _mm512_sub_ps(_mm512_add_ps(n, magic), magic);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-    __m512 p = _mm512_set1_ps(1.3981999e-3f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0.5f));
-    p = _mm512_add_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r), _mm512_set1_ps(1.0f));
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(GHM_LN2_HIGH), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(GHM_LN2_LOW), r);
+    __m512 p = _mm512_mul_ps(wide_polynomial(c, r), r);
+    p = _mm512_add_ps(_mm512_fmadd_ps(p, r, r), _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(p, n);
 }
 
@@ -223,13 +231,23 @@ static inline __m512 reciprocal(__m512 a)
     return _mm512_mul_ps(guess, _mm512_fnmadd_ps(a, guess, _mm512_set1_ps(2.0f)));
 }
 
-static void classes_gradient(const float *restrict x, const float *restrict t,
-                             const float *restrict w, int n, const ghm_slopes *restrict slopes,
-                             ghm_results *restrict out)
+/* ghm_log1p_unit, sixteen at a time. */
+static inline __m512 wide_log1p_unit(__m512 e)
+{
+    const float c[] = {GHM_LOG1P_TERMS};
+    __m512 z = _mm512_mul_ps(e, reciprocal(_mm512_add_ps(_mm512_set1_ps(2.0f), e)));
+    __m512 q = _mm512_mul_ps(z, z);
+    __m512 half = _mm512_fmadd_ps(z, _mm512_mul_ps(q, wide_polynomial(c, q)), z);
+    return _mm512_add_ps(half, half);
+}
+
+static void classes_few(const float *restrict x, const float *restrict t, const float *restrict w,
+                        int n, const ghm_slopes *restrict slopes, ghm_results *restrict out)
 {
     const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1), half = _mm512_set1_ps(0.5f);
     const __m512 bins = _mm512_set1_ps((float)slopes->bins);
     const __m512 scale = _mm512_set1_ps(slopes->grad_scale);
+    const __m512 loss_scale = _mm512_set1_ps(slopes->loss_scale);
     const __m512i sign = _mm512_set1_epi32((int)SIGN);
     const wide_table edges = load_table(slopes->thresholds, slopes->bins + 1);
     const wide_table betas = load_table(slopes->beta, slopes->bins + 1);
@@ -255,5 +273,10 @@ static void classes_gradient(const float *restrict x, const float *restrict t,
         _mm512_storeu_si512(out->grad + i, _mm512_maskz_mov_epi32(used, signed_slope));
         _mm512_storeu_ps(out->beta + i, beta);
         _mm512_storeu_ps(out->norm + i, _mm512_maskz_mov_ps(used, g));
+        if (slopes->with_loss) {
+            __m512 loss = _mm512_add_ps(_mm512_max_ps(key, zero), wide_log1p_unit(e));
+            loss = _mm512_mul_ps(_mm512_mul_ps(loss_scale, beta), loss);
+            _mm512_storeu_ps(out->loss + i, _mm512_maskz_mov_ps(used, loss));
+        }
     }
 }
