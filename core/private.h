@@ -169,11 +169,11 @@ int ghm_check_batch(const ghm_batch *batch);
 /* The facts that make a batch unfit, as a status. */
 int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite);
 
-/* A cell as questions see it: its samples' keys have this mean and deviation. */
+/* A cell as questions see it: its samples' keys have this mean and variance. */
 typedef struct ghm_line {
-    double mean, deviation;
-    double low, high; /* where the samples lie: mean -+ sqrt(3) deviations, inside the slot */
-    double before;    /* samples of both groups below this cell */
+    double mean, variance;
+    double low, high; /* of the slot; in order of means, of where the samples are taken to lie */
+    double before;    /* in order of means: samples of both groups below this cell */
     double n;
     int64_t interval;
     uint32_t group, slot;
