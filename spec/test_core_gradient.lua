@@ -37,7 +37,8 @@ local function check_elements(loss, expected, mu)
         close(grad.ptr[i - 1], grads[i], sample.key and element or rounded,
             "grad of sample %d, key %g", i, sample.key or sample.x)
         close(beta.ptr[i - 1], b, element, "beta of sample %d", i)
-        close(norm.ptr[i - 1], sample.valid and sample.norm or 0, element, "g of sample %d", i)
+        close(norm.ptr[i - 1], sample.valid and sample.norm or 0,
+            sample.key and element or { rel = element.rel, abs = 2 ^ -51 }, "g of sample %d", i)
         close(losses.ptr[i - 1], c.loss_weight * b * sample.loss, element, "loss of sample %d", i)
     end
 end
