@@ -12,6 +12,14 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* For loops over doubles outside kernels.c: compiled for each instruction set, chosen when loaded.
+ * All give the same bits, as nothing is contracted or reordered. */
+#if defined(__x86_64__)
+#define GHM_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define GHM_CLONES
+#endif
+
 /* -- status.c --------------------------------------------------------------------------------- */
 
 /* Keeps a message for ghm_last_error and returns the status: return ghm_fail(GHM_E_..., "..."). */

@@ -204,6 +204,27 @@ static double mean_by_points(int task, int32_t function, double a, double b, con
 
 enum { BATCH = 256 }; /* cells evaluated together, in loops that become vector code */
 
+GHM_CLONES
+static void bce_means(const double *restrict key, const double *restrict half_variance, int n,
+                      double *restrict out)
+{
+    for (int i = 0; i < n; i++) {
+        double g, loss;
+        ghm_sigmoid_softplus(key[i], &g, &loss);
+        out[i] = loss + half_variance[i] * g * (1 - g);
+    }
+}
+
+GHM_CLONES
+static void asl1_means(const double *restrict key, const double *restrict half_variance, double mu,
+                       int n, double *restrict out)
+{
+    for (int i = 0; i < n; i++) {
+        double h = ghm_hypot(key[i], mu), bend = mu / h;
+        out[i] = key[i] * (key[i] / (h + mu)) + half_variance[i] * bend * bend / h;
+    }
+}
+
 /* The mean of a function over each of n cells, at most BATCH. The two losses that GHM itself weighs
  * are smooth, and asked for all the time: for them a Taylor step does, of the same order. */
 static void means_of(int task, int32_t function, double a, double b, const ghm_line *lines, int n,
@@ -215,16 +236,9 @@ static void means_of(int task, int32_t function, double a, double b, const ghm_l
         half_variance[i] = lines[i].variance / 2;
     }
     if (function == GHM_BCE) {
-        for (int i = 0; i < n; i++) {
-            double g, loss;
-            ghm_sigmoid_softplus(key[i], &g, &loss);
-            out[i] = loss + half_variance[i] * g * (1 - g);
-        }
+        bce_means(key, half_variance, n, out);
     } else if (function == GHM_ASL1) {
-        for (int i = 0; i < n; i++) {
-            double h = ghm_hypot(key[i], a), bend = a / h;
-            out[i] = key[i] * (key[i] / (h + a)) + half_variance[i] * bend * bend / h;
-        }
+        asl1_means(key, half_variance, a, n, out);
     } else {
         for (int i = 0; i < n; i++) {
             out[i] = mean_by_points(task, function, a, b, &lines[i]);
