@@ -13,7 +13,7 @@ local json = require "ghm.json"
 local child = require "ghm.bench_child"
 local posix = require "ghm.posix"
 
-local script = package.searchpath("ghm.bench", package.path):match "^(.*)/lua/ghm/bench%.lua$"
+local script = package.searchpath("ghm.bench_run", package.path):match "^(.*)/lua/ghm/bench_run%.lua$"
     .. "/experiments/bench.lua"
 
 TestBench = {}

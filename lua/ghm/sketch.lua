@@ -25,9 +25,11 @@ M.functions = {
     smooth_l1_norm = C.GHM_SMOOTH_L1_NORM,
 }
 
-local function wrap(pointer)
+-- cuts: where regions begin, by bins and mu; shared by the sketches that share edges.
+local function wrap(pointer, cuts)
     return setmetatable({
         c = clib.own(pointer, C.ghm_sketch_free),
+        cuts = cuts or {},
         task = C.ghm_sketch_task(pointer) == C.GHM_REGRESSION and "regression" or "classification",
         answers = {},
     }, Sketch)
@@ -67,7 +69,7 @@ end
 function Sketch:like()
     local out = clib.place "ghm_sketch *"
     clib.check(C.ghm_sketch_like(pointer_of(self), out))
-    return wrap(out[0])
+    return wrap(out[0], self.cuts)
 end
 
 function Sketch:free()
@@ -181,9 +183,13 @@ end
 
 -- Where the regions of bins (and mu) begin among the intervals: int64_t[bins + 1].
 function Sketch:cut(bins, mu)
-    local cut = ffi.new("int64_t[?]", bins + 1)
-    clib.check(C.ghm_sketch_cut(pointer_of(self), bins, mu or 1, cut))
-    return cut
+    local key = self.task == "regression" and ("%d %.17g"):format(bins, mu or 1) or bins
+    if not self.cuts[key] then
+        local cut = ffi.new("int64_t[?]", bins + 1)
+        clib.check(C.ghm_sketch_cut(pointer_of(self), bins, mu or 1, cut))
+        self.cuts[key] = cut
+    end
+    return self.cuts[key]
 end
 
 -- Folds a per-interval array into regions, an array of the same type with `bins` entries.
