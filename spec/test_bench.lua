@@ -13,8 +13,8 @@ local json = require "ghm.json"
 local child = require "ghm.bench_child"
 local posix = require "ghm.posix"
 
-local script = package.searchpath("ghm.bench_run", package.path):match "^(.*)/lua/ghm/bench_run%.lua$"
-    .. "/experiments/bench.lua"
+local module = package.searchpath("ghm.bench_run", package.path)
+local script = module:match "^(.*)/lua/ghm/bench_run%.lua$" .. "/experiments/bench.lua"
 
 TestBench = {}
 
