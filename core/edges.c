@@ -22,7 +22,7 @@ static float round_up(long double value)
     return (long double)rounded < value ? nextafterf(rounded, INFINITY) : rounded;
 }
 
-/* sigmoid(s) >= j/M exactly when s >= ln(j / (M - j)); g of GHM-R likewise (GHM.md, section 1).
+/* sigmoid(s) >= j/M exactly when s >= ln(j / (M - j)); g of GHM-R likewise.
  * The extra digits of long double keep the rounding to float32 the same on every machine. */
 float ghm_threshold(int task, int64_t j, int64_t bins, double mu)
 {

@@ -47,7 +47,7 @@ static void begin(const ghm_config *config, const int64_t *R, double tot, double
     }
 }
 
-/* GHM.md section 1: a region that was hit moves to m S + (1 - m) R; the others stay, or decay. */
+/* mmdetection: a region that was hit moves to m S + (1 - m) R; the others stay, or decay. */
 static void advance(const ghm_config *config, const int64_t *R, double *S, int64_t *updates)
 {
     double m = config->momentum;

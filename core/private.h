@@ -45,7 +45,9 @@ int ghm_fail(int status, const char *format, ...) __attribute__((format(printf, 
  * values, so there the side slot holds the keys *below* the edge.
  */
 enum {
-    GHM_SHIFT = 13,    /* cells of 2^-10 relative width: third-order error below 1e-9 (DESIGN.md) */
+    /* Cells of 2^-10 relative width. What two moments leave of a loss, for the worst few samples in
+     * one cell, is below 6e-10 of it at |s| < 8, 5e-9 at |s| < 16, and 4e-8 where it is below 1e-7. */
+    GHM_SHIFT = 13,
     GHM_SHIFT_MIN = 8, /* finer cells only where many edges share one */
     GHM_DEPTH = 4,     /* edges in one cell that are no reason for finer ones */
     GHM_WIDE_BITS = 8  /* offsets carry 8 bits below a float32 spacing: see ghm_cell */

@@ -82,7 +82,7 @@ function TestHarmonise.test_defaults_are_those_of_mmdetection()
     lu.assertEquals(harmonise.defaults("regression").mu, 0.02)
 end
 
--- GHM.md, section 2: S starts at 0, so a first hit leaves S = (1 - m) R.
+-- S starts at 0, so a first hit leaves S = (1 - m) R.
 function TestHarmonise.test_a_first_hit_is_inflated_by_1_over_1_minus_m()
     for _, m in ipairs { 0.5, 0.75, 0.9 } do
         local plain = apply(harmonise.new("classification", {}), { 8, 0, 0, 0, 0, 0, 0, 0, 0, 2 },

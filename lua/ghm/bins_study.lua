@@ -1,5 +1,5 @@
 -- The study of bins: what each number of unit regions does to the data of a stream, and which one
--- to train with. Arithmetic on sketches; see GHM.md's questions and README for the words.
+-- to train with. Arithmetic on sketches.
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"

@@ -164,7 +164,7 @@ local function verdict(problem, trace)
 end
 
 -- Runs a script: parses the command line, calls body(args), tells what went wrong in one line on
--- stderr and leaves with the exit code of RUNNER's table. body returns that code, or nil for 0.
+-- stderr and leaves with fault.lua's exit code. body returns that code, or nil for 0.
 -- Never returns.
 function M.main(spec, body)
     local words, trace = {}, nil

@@ -17,6 +17,7 @@ local csv = require "ghm.csv"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
 local gnuplot = require "ghm.gnuplot"
+local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
 local posix = require "ghm.posix"
 local provenance = require "ghm.provenance"
@@ -152,51 +153,43 @@ local function refuse_contradictions(args, task)
     end
 end
 
-local function body(spec, args)
-    local task = args.loss == "ghmr" and "regression" or "classification"
-    refuse_contradictions(args, task)
-    device.default(device.open(args.device, args.threads))
-    if task == "classification" then
-        args.keys.mu = nil
-    end
-    local configurations = sweep.configurations(args.keys, spec.axes)
-    for _, configuration in ipairs(configurations) do
-        for key, value in pairs(args.keys) do
-            if configuration[key] == nil and spec.of_loss[key] then
-                configuration[key] = value
+-- Every combination of the axes' values, with the other keys that are the loss's.
+local function configurations_of(spec, args)
+    local list = sweep.configurations(args.keys, spec.axes)
+    for _, configuration in ipairs(list) do
+        for _, key in ipairs(harmonise.keys) do
+            if configuration[key] == nil then
+                configuration[key] = args.keys[key]
             end
         end
     end
-    local source = sources.open(args, task)
-    if args.dry_run then
-        return dry_run(spec, args, source, configurations)
-    end
+    return list
+end
+
+-- Reads all steps. Returns the calls and the run folder, which is made when there is something to
+-- study, so that a refused dump leaves none, and not later, so that an unwritable place is told
+-- before minutes are spent.
+local function read(spec, args, source, configurations)
     local run
     local show = progress_of(args)
-    local function on_step(done, total, valid)
-        -- Made when there is something to study, so that a refused dump leaves no folder, and not
-        -- later, so that an unwritable place is told before minutes are spent.
-        if not run and valid > 0 then
-            run = runs.create { out = args.out, experiment = spec.name, name = args.name,
-                info = { argv = args.argv, axes = json.array(spec.axes), configurations =
-                    json.array(configurations), seed = args.seed, device = args.device,
-                    loss = args.loss } }
-        end
-        show(done, total)
-    end
     local calls = sweep.read(source, { bins = args.keys.bins, mu = args.keys.mu,
-        nonfinite = args.nonfinite, progress = on_step })
-    local found = spec.study { task = task, calls = calls, configurations = configurations,
-        args = args }
-    run:write_csv("results.csv", found.rows, found.columns)
-    run:write_json("provenance.json", provenance.collect { dumps = dumps_of(calls),
-        device = device.name(), threads = device.threads(),
-        library = { version = clib.version, build = clib.build } })
-    local complaint = draw(run, found.figures or {}, args.plot)
+        nonfinite = args.nonfinite, progress = function(done, total, valid)
+            if not run and valid > 0 then
+                run = runs.create { out = args.out, experiment = spec.name, name = args.name,
+                    info = { argv = args.argv, axes = json.array(spec.axes),
+                        configurations = json.array(configurations), seed = args.seed,
+                        device = args.device, loss = args.loss } }
+            end
+            show(done, total)
+        end })
+    return calls, run
+end
+
+-- What was found, on stdout: the table and the answer, or --json, or --csv -.
+local function tell(found, calls, args, run, failed, complaint)
     if args.json then
         print(json.encode({ run = run.dir, rows = json.array(found.rows),
-            answer = json.array(found.lines), failed = json.array(source.failed) },
-            { indent = 2 }))
+            answer = json.array(found.lines), failed = json.array(failed) }, { indent = 2 }))
     elseif args.csv ~= "-" then
         local parts = { not args.quiet and heading(calls, args) .. "\n" or "",
             text.table(found.rows, found.shown, { mark = found.mark }) }
@@ -207,24 +200,41 @@ local function body(spec, args)
         io.write(table.concat(parts, "\n"), "\n")
     end
     if not args.quiet then
-        local where = args.json and io.stderr or args.csv == "-" and io.stderr or io.stdout
+        local where = (args.json or args.csv == "-") and io.stderr or io.stdout
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
             "\n")
     end
     if args.csv then -- last: where it cannot be written, all else is said and in the run folder
         csv.write(args.csv, found.rows, found.columns)
     end
+end
+
+local function body(spec, args)
+    local task = args.loss == "ghmr" and "regression" or "classification"
+    refuse_contradictions(args, task)
+    device.default(device.open(args.device, args.threads))
+    if task == "classification" then
+        args.keys.mu = nil
+    end
+    local configurations = configurations_of(spec, args)
+    local source = sources.open(args, task)
+    if args.dry_run then
+        return dry_run(spec, args, source, configurations)
+    end
+    local calls, run = read(spec, args, source, configurations)
+    local found = spec.study { task = task, calls = calls, configurations = configurations,
+        args = args }
+    run:write_csv("results.csv", found.rows, found.columns)
+    run:write_json("provenance.json", provenance.collect { dumps = dumps_of(calls),
+        device = device.name(), threads = device.threads(),
+        library = { version = clib.version, build = clib.build } })
+    local complaint = draw(run, found.figures or {}, args.plot)
+    tell(found, calls, args, run, source.failed, complaint)
     return source:exit_code()
 end
 
--- Runs the script; never returns. The keys of a configuration that belong to the loss are handed
--- to it; others (labels, eps) are the script's.
+-- Runs the script; never returns.
 function M.main(spec)
-    local harmonise = require "ghm.harmonise"
-    spec.of_loss = {}
-    for _, key in ipairs(harmonise.keys) do
-        spec.of_loss[key] = true
-    end
     spec.default_dump = spec.default_dump or "digits"
     cli.main(spec, function(args)
         return body(spec, args)

@@ -1,5 +1,5 @@
--- Faults: failures that are the user's to mend, told in one line and ended with the exit code that
--- RUNNER's table gives them. Everything else that is thrown is a bug in ghm and ends with 70.
+-- Faults: failures that are the user's to mend, told in one line and ended with an exit code of
+-- their own. Everything else that is thrown is a bug in ghm and ends with 70.
 
 local M = {}
 
