@@ -205,6 +205,9 @@ struct ghm_sketch {
     ghm_line *lines, *sorted; /* see ghm_sketch_lines */
 };
 
+/* An empty sketch with these edges, whose reference it takes, also when it fails. */
+int ghm_sketch_with(ghm_edges *edges, ghm_sketch **out);
+
 int ghm_soft_new(int64_t intervals, ghm_soft *out);
 void ghm_soft_free(ghm_soft *soft);
 

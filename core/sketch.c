@@ -93,7 +93,7 @@ void ghm_soft_free(ghm_soft *soft)
 
 /* -- the sketch ------------------------------------------------------------------------------- */
 
-static int new_with(ghm_edges *edges, ghm_sketch **out)
+int ghm_sketch_with(ghm_edges *edges, ghm_sketch **out)
 {
     ghm_sketch *sketch = calloc(1, sizeof *sketch);
     if (!sketch) {
@@ -115,7 +115,7 @@ int ghm_sketch_new(int32_t task, const int64_t *bins, int64_t n_bins, const doub
         return ghm_fail(GHM_E_ARGUMENT, "the place for the sketch is NULL");
     }
     GHM_TRY(ghm_edges_new(task, bins, n_bins, mu, n_mu, knots, n_knots, &edges));
-    return new_with(edges, out);
+    return ghm_sketch_with(edges, out);
 }
 
 int ghm_sketch_like(const ghm_sketch *sketch, ghm_sketch **out)
@@ -124,7 +124,7 @@ int ghm_sketch_like(const ghm_sketch *sketch, ghm_sketch **out)
         return ghm_fail(GHM_E_ARGUMENT, "the sketch or its place is NULL");
     }
     sketch->edges->references++;
-    return new_with(sketch->edges, out);
+    return ghm_sketch_with(sketch->edges, out);
 }
 
 void ghm_sketch_free(ghm_sketch *sketch)

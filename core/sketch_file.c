@@ -295,14 +295,8 @@ static int parse(bytes *in, ghm_sketch **out)
     }
     ghm_edges *edges;
     GHM_TRY(take_edges(in, task, n, &edges));
-    ghm_sketch *sketch = calloc(1, sizeof *sketch);
-    if (!sketch) {
-        ghm_edges_release(edges);
-        return ghm_fail(GHM_E_MEMORY, "no memory for a sketch");
-    }
-    sketch->edges = edges;
-    sketch->facts.first_nonfinite = sketch->facts.first_soft = -1;
-    sketch->facts.first_bad_label = -1;
+    ghm_sketch *sketch;
+    GHM_TRY(ghm_sketch_with(edges, &sketch));
     if (!take_body(in, sketch, cells, soft)) {
         ghm_sketch_free(sketch);
         return ghm_fail(GHM_E_FILE, "its cells are not possible");

@@ -76,14 +76,7 @@ function M.sketch_of(spec, one, opts)
     return s
 end
 
--- A cdata array as a list of plain numbers.
-function M.list(values, n)
-    local out = {}
-    for i = 1, n do
-        out[i] = tonumber(values[i - 1])
-    end
-    return out
-end
+M.list = require("ghm.harmonise").list
 
 function M.total(list)
     local sum = 0
