@@ -52,14 +52,17 @@ static int cpu_open(int index, int32_t *threads, void **state, char *name, size_
     cpu_state *cpu = calloc(1, sizeof *cpu);
     *threads = *threads > 0 ? *threads : omp_get_num_procs();
     ghm_pair **tables = calloc((size_t)*threads, sizeof *tables);
-    if (!cpu || !tables) {
+    ghm_cells *scratch = calloc((size_t)*threads, sizeof *scratch);
+    if (!cpu || !tables || !scratch) {
         free(cpu);
         free(tables);
+        free(scratch);
         return ghm_fail(GHM_E_MEMORY, "no memory for a device of %d threads", *threads);
     }
     cpu->kernels = kernels;
     cpu->threads = *threads;
     cpu->tables = tables;
+    cpu->scratch = scratch;
     snprintf(name, name_size, "cpu %s, %d thread%s", kernels->isa, *threads,
              *threads == 1 ? "" : "s");
     *state = cpu;
@@ -70,6 +73,10 @@ static void cpu_close(void *state)
 {
     cpu_state *cpu = state;
     cpu_drop_tables(cpu);
+    for (int i = 0; i < cpu->threads; i++) {
+        ghm_cells_free(&cpu->scratch[i]);
+    }
+    free(cpu->scratch);
     free(cpu->tables);
     free(cpu);
 }

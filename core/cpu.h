@@ -10,6 +10,7 @@ typedef struct cpu_state {
     /* One table per thread, kept between calls because fresh pages are what small batches pay for. */
     ghm_pair **tables;
     size_t table_slots;
+    ghm_cells *scratch; /* one per thread: where a table is drained to, kept for the same reason */
 } cpu_state;
 
 /* Tables of at least this many slots, all zero. A drained table is zero again. */

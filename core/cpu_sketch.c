@@ -16,9 +16,10 @@
 /* Moves slots [first, first + n) of a group into cells; their pairs are zero afterwards. */
 static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *out)
 {
+    enum { LINE = 4 }; /* slots in a cache line; most lines of a table are empty */
     const uint64_t low = ((uint64_t)1 << GHM_COUNT_SHIFT) - 1;
-    if (out->n + n > out->room) {
-        int64_t room = 2 * out->room + n;
+    if (out->n + n + 1 > out->room) { /* one more: the loop writes before it knows */
+        int64_t room = 2 * out->room + n + 1;
         ghm_cell *at = realloc(out->at, (size_t)room * sizeof *at);
         if (!at) {
             return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
@@ -26,16 +27,16 @@ static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *ou
         out->at = at;
         out->room = room;
     }
-    for (uint32_t slot = first, end = first + n; slot < end; slot++) {
-        while (slot + 4 <= end &&
-               !(group[slot][0] | group[slot + 1][0] | group[slot + 2][0] | group[slot + 3][0])) {
-            slot +=
-                4; /* most of a table is empty, and this loop is all that small batches wait for */
+    for (uint32_t slot = first, end = first + n, stop; slot < end; slot = stop) {
+        stop = slot + LINE < end ? slot + LINE : end;
+        if (stop - slot == LINE &&
+            !(group[slot][0] | group[slot + 1][0] | group[slot + 2][0] | group[slot + 3][0])) {
+            continue;
         }
-        if (slot < end && group[slot][0]) {
-            ghm_pair pair = group[slot];
-            out->at[out->n++] = (ghm_cell){slot, pair[0] >> GHM_COUNT_SHIFT, pair[0] & low,
-                                           pair[1]};
+        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
+            uint64_t pair = group[slot][0];
+            out->at[out->n] = (ghm_cell){slot, pair >> GHM_COUNT_SHIFT, pair & low, group[slot][1]};
+            out->n += pair != 0;
             group[slot] = (ghm_pair){0, 0};
         }
     }
@@ -43,33 +44,33 @@ static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *ou
 }
 
 /* Moves one group (negatives or positives) of a table into cells, by rising slot. */
-static int drain_group(ghm_pair *group, const ghm_edges *edges, uint64_t seen, ghm_cells *into)
+static int drain_group(ghm_pair *group, const ghm_edges *edges, uint64_t seen, ghm_cells *scratch,
+                       ghm_cells *into)
 {
-    ghm_cells fresh = {0};
     uint32_t span = 1u << (25 - edges->shift); /* cells of one bit of seen */
     uint32_t half = edges->task == GHM_REGRESSION ? edges->n_cells : edges->n_cells / 2;
     int status = GHM_OK;
     for (uint32_t sign = 0; sign < edges->n_cells; sign += half) {
         for (uint32_t m = 0; m < 64 && status == GHM_OK; m++) {
             if (seen >> m & 1) {
-                status = take_slots(group, sign + m * span, span, &fresh);
+                status = take_slots(group, sign + m * span, span, scratch);
             }
         }
     }
-    status = status ? status : take_slots(group, edges->n_cells, edges->n_sides, &fresh);
-    status = status ? status : ghm_cells_take(into, &fresh);
-    ghm_cells_free(&fresh);
+    status = status ? status : take_slots(group, edges->n_cells, edges->n_sides, scratch);
+    status = status ? status : ghm_cells_merge(into, scratch);
+    scratch->n = 0;
     return status;
 }
 
 static int drain(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint64_t seen,
-                 ghm_cells cells[2])
+                 ghm_cells *scratch, ghm_cells cells[2])
 {
     int groups = edges->task == GHM_REGRESSION ? 1 : 2;
     int status = GHM_OK;
     for (int group = 0; group < groups; group++) {
         ghm_pair *pairs = table + (size_t)group * plan->stride;
-        int one = drain_group(pairs, edges, seen, &cells[group]);
+        int one = drain_group(pairs, edges, seen, scratch, &cells[group]);
         status = status ? status : one;
     }
     table[plan->trash] = (ghm_pair){0, 0};
@@ -187,6 +188,7 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
 #pragma omp parallel num_threads(threads)
     {
         ghm_pair *table = cpu->tables[omp_get_thread_num()];
+        ghm_cells *scratch = &cpu->scratch[omp_get_thread_num()];
         worker *me = new_worker();
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
@@ -204,13 +206,13 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
             me->seen |= me->block.seen;
             me->taken += n;
             if (me->taken > GHM_DRAIN - GHM_BLOCK) {
-                me->status = drain(table, &plan, edges, me->seen, me->cells);
+                me->status = drain(table, &plan, edges, me->seen, scratch, me->cells);
                 me->taken = 0;
                 me->seen = 0;
             }
         }
         if (me && me->taken) {
-            int drained = drain(table, &plan, edges, me->seen, me->cells);
+            int drained = drain(table, &plan, edges, me->seen, scratch, me->cells);
             me->status = me->status ? me->status : drained;
         }
 #pragma omp critical
