@@ -223,9 +223,7 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
             }
             if (me) {
                 add_facts(&out->facts, &me->facts);
-                for (int i = 0; i < 256; i++) {
-                    out->weights.units[i] += me->weights.units[i];
-                }
+                ghm_weights_add(&out->weights, &me->weights);
                 ghm_cells_free(&me->cells[0]);
                 ghm_cells_free(&me->cells[1]);
             }
@@ -237,6 +235,40 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
         cpu_drop_tables(cpu); /* an undrained table must not leak into the next pass */
     }
     return cpu_end_of_pass(status);
+}
+
+/* Adds one block to the sums per interval of g. */
+static void add_soft_block(const ghm_edges *edges, int64_t begin, int n, worker *me, ghm_soft *soft)
+{
+    const ghm_buffers *b = &me->buffers;
+    me->block.valid = me->block.unit_weights = 0;
+    for (int i = 0; i < n; i++) {
+        if (!(b->w[i] > 0)) {
+            continue;
+        }
+        me->block.valid++;
+        me->block.unit_weights += b->w[i] == 1;
+        if (!(b->t[i] >= 0 && b->t[i] <= 1)) {
+            me->facts.soft++; /* a target that is no probability: see ghm_judge */
+            first_of(&me->facts.first_soft, begin + i);
+            continue;
+        }
+        double g = fabs(ghm_soft_slope(b->x[i], b->t[i]));
+        int64_t low = 0, high = edges->n_thresholds;
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (edges->norms[middle] <= g) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        soft->n[low]++;
+        soft->bce[low] += ghm_soft_bce(b->x[i], b->t[i]);
+        soft->norm[low] += g;
+    }
+    me->facts.valid += me->block.valid;
+    add_weights(b->w, n, &me->block, &me->weights);
 }
 
 /* Sums of doubles depend on their order, so each chunk is summed alone and chunks are added in
@@ -253,56 +285,21 @@ static int sketch_soft(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
         ghm_soft soft = {0};
         worker *me = new_worker();
         int mine = me ? ghm_soft_new(intervals, &soft) : GHM_E_MEMORY;
+        int64_t end = (chunk + 1) * CHUNK < blocks ? (chunk + 1) * CHUNK : blocks;
         mine = ghm_interrupted() ? GHM_E_INTERRUPTED : mine;
-        for (int64_t block = chunk * CHUNK;
-             mine == GHM_OK && block < blocks && block < (chunk + 1) * CHUNK; block++) {
+        for (int64_t block = chunk * CHUNK; mine == GHM_OK && block < end; block++) {
+            int64_t begin = block * GHM_BLOCK;
             int n = block_size(batch, block);
-            ghm_buffers *b = &me->buffers;
-            ghm_load_block(cpu->kernels, batch, block * GHM_BLOCK, n, b);
-            ghm_inspect_block(batch, block * GHM_BLOCK, n, b, &me->facts);
-            uint32_t valid = 0, unit = 0;
-            for (int i = 0; i < n; i++) {
-                if (!(b->w[i] > 0)) {
-                    continue;
-                }
-                valid++;
-                unit += b->w[i] == 1;
-                if (!(b->t[i] >= 0 && b->t[i] <= 1)) {
-                    me->facts.soft++; /* a target that is no probability: see ghm_sketch_add */
-                    first_of(&me->facts.first_soft, block * GHM_BLOCK + i);
-                    continue;
-                }
-                double g = fabs(ghm_soft_slope(b->x[i], b->t[i]));
-                int64_t low = 0, high = edges->n_thresholds;
-                while (low < high) {
-                    int64_t middle = (low + high) / 2;
-                    if (edges->norms[middle] <= g) {
-                        low = middle + 1;
-                    } else {
-                        high = middle;
-                    }
-                }
-                soft.n[low]++;
-                soft.bce[low] += ghm_soft_bce(b->x[i], b->t[i]);
-                soft.norm[low] += g;
-            }
-            me->block.valid = valid;
-            me->block.unit_weights = unit;
-            me->facts.valid += valid;
-            add_weights(b->w, n, &me->block, &me->weights);
+            ghm_load_block(cpu->kernels, batch, begin, n, &me->buffers);
+            ghm_inspect_block(batch, begin, n, &me->buffers, &me->facts);
+            add_soft_block(edges, begin, n, me, &soft);
         }
 #pragma omp ordered
         {
             if (mine == GHM_OK) {
                 add_facts(&out->facts, &me->facts);
-                for (int i = 0; i < 256; i++) {
-                    out->weights.units[i] += me->weights.units[i];
-                }
-                for (int64_t i = 0; i < intervals; i++) {
-                    out->soft.n[i] += soft.n[i];
-                    out->soft.bce[i] += soft.bce[i];
-                    out->soft.norm[i] += soft.norm[i];
-                }
+                ghm_weights_add(&out->weights, &me->weights);
+                ghm_soft_add(&out->soft, &soft, intervals);
             }
             status = status ? status : mine;
         }

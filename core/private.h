@@ -131,6 +131,7 @@ typedef struct ghm_weights {
     uint64_t units[256];
 } ghm_weights;
 
+void ghm_weights_add(ghm_weights *into, const ghm_weights *from);
 double ghm_weights_sum(const ghm_weights *weights);
 
 /* What a backend's sketch pass returns. */
@@ -209,6 +210,7 @@ struct ghm_sketch {
 int ghm_sketch_with(ghm_edges *edges, ghm_sketch **out);
 
 int ghm_soft_new(int64_t intervals, ghm_soft *out);
+void ghm_soft_add(ghm_soft *into, const ghm_soft *from, int64_t intervals);
 void ghm_soft_free(ghm_soft *soft);
 
 #endif

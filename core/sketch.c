@@ -61,6 +61,13 @@ int ghm_cells_merge(ghm_cells *into, const ghm_cells *from)
     return GHM_OK;
 }
 
+void ghm_weights_add(ghm_weights *into, const ghm_weights *from)
+{
+    for (int e = 0; e < 256; e++) {
+        into->units[e] += from->units[e];
+    }
+}
+
 double ghm_weights_sum(const ghm_weights *weights)
 {
     /* From the smallest exponent up, so that the sum is rounded as little as doubles allow. */
@@ -81,6 +88,15 @@ int ghm_soft_new(int64_t intervals, ghm_soft *out)
         return ghm_fail(GHM_E_MEMORY, "no memory for %lld regions", (long long)intervals);
     }
     return GHM_OK;
+}
+
+void ghm_soft_add(ghm_soft *into, const ghm_soft *from, int64_t intervals)
+{
+    for (int64_t i = 0; i < intervals; i++) {
+        into->n[i] += from->n[i];
+        into->bce[i] += from->bce[i];
+        into->norm[i] += from->norm[i];
+    }
 }
 
 void ghm_soft_free(ghm_soft *soft)
@@ -212,9 +228,7 @@ static void add_totals(ghm_sketch *sketch, const ghm_facts *facts, const ghm_wei
     sketch->facts.valid += facts->valid;
     sketch->facts.positive += facts->positive;
     sketch->facts.nonfinite += facts->nonfinite;
-    for (int i = 0; i < 256; i++) {
-        sketch->weights.units[i] += weights->units[i];
-    }
+    ghm_weights_add(&sketch->weights, weights);
 }
 
 static int kinds_fit(const ghm_sketch *sketch, bool soft)
@@ -224,15 +238,6 @@ static int kinds_fit(const ghm_sketch *sketch, bool soft)
                         soft ? "hard" : "soft", soft ? "soft" : "hard");
     }
     return GHM_OK;
-}
-
-static void add_soft(ghm_soft *into, const ghm_soft *from, int64_t intervals)
-{
-    for (int64_t i = 0; i < intervals; i++) {
-        into->n[i] += from->n[i];
-        into->bce[i] += from->bce[i];
-        into->norm[i] += from->norm[i];
-    }
 }
 
 /* Adds totals, soft sums and cells, which it takes; on failure nothing of the sketch has changed. */
@@ -252,7 +257,7 @@ static int absorb(ghm_sketch *sketch, ghm_cells cells[2], const ghm_soft *soft,
         cells[group] = (ghm_cells){0};
     }
     if (is_soft) {
-        add_soft(&sketch->soft, soft, intervals);
+        ghm_soft_add(&sketch->soft, soft, intervals);
     }
     sketch->soft_targets = is_soft;
     free(sketch->lines);
