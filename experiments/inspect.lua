@@ -6,11 +6,11 @@ local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
 package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
 
 local array = require "ghm.array"
-local cli = require "ghm.cli"
-local dump = require "ghm.dump"
+local cli = require "ghm.runner.cli"
+local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
-local json = require "ghm.json"
-local text = require "ghm.text"
+local json = require "ghm.show.json"
+local text = require "ghm.show.text"
 
 local columns = {
     { key = "name", title = "array" },

@@ -2,9 +2,9 @@
 
 local ffi = require "ffi"
 local lu = require "luaunit"
-local dump = require "ghm.dump"
+local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
-local inflate = require "ghm.inflate"
+local inflate = require "ghm.dumps.inflate"
 local posix = require "ghm.posix"
 
 ffi.cdef [[

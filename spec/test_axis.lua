@@ -1,10 +1,10 @@
 -- Axes, and the short numbers and tables that show them.
 
 local lu = require "luaunit"
-local axis = require "ghm.axis"
+local axis = require "ghm.runner.axis"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local TestAxis = {}
 _G.TestAxis = TestAxis

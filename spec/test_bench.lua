@@ -1,20 +1,20 @@
 -- The bench: it runs, its numbers have their form, a gate can fail, a wrong result is caught.
 
 local lu = require "luaunit"
-local cases = require "ghm.bench_cases"
-local check = require "ghm.bench_check"
-local clock = require "ghm.bench_clock"
-local data = require "ghm.bench_data"
+local cases = require "ghm.bench.bench_cases"
+local check = require "ghm.bench.bench_check"
+local clock = require "ghm.bench.bench_clock"
+local data = require "ghm.bench.bench_data"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
-local gates = require "ghm.bench_gates"
+local gates = require "ghm.bench.bench_gates"
 local harmonise = require "ghm.harmonise"
-local json = require "ghm.json"
-local child = require "ghm.bench_child"
+local json = require "ghm.show.json"
+local child = require "ghm.bench.bench_child"
 local posix = require "ghm.posix"
 
-local module = package.searchpath("ghm.bench_run", package.path)
-local script = module:match "^(.*)/lua/ghm/bench_run%.lua$" .. "/experiments/bench.lua"
+local module = package.searchpath("ghm.bench.bench_run", package.path)
+local script = module:match "^(.*)/lua/ghm/bench/bench_run%.lua$" .. "/experiments/bench.lua"
 
 TestBench = {}
 

@@ -1,10 +1,10 @@
 -- The command line: words, keys, options, and how a script ends.
 
 local lu = require "luaunit"
-local cli = require "ghm.cli"
+local cli = require "ghm.runner.cli"
 local fault = require "ghm.fault"
 local posix = require "ghm.posix"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local function spec()
     return {
@@ -136,7 +136,7 @@ local function script(body, words, redirect)
     os.remove(folder)
     assert(posix.make_folder(folder))
     local path, errors = folder .. "/script.lua", folder .. "/stderr"
-    posix.write_file(path, ("package.path = %q\nlocal cli = require 'ghm.cli'\n"):format(
+    posix.write_file(path, ("package.path = %q\nlocal cli = require 'ghm.runner.cli'\n"):format(
         package.path) .. "local keys = { { name = 'bins', default = 5, help = 'regions' } }\n"
         .. "cli.main({ name = 'script', question = 'Why?', keys = keys }, function(args)\n"
         .. body .. "\nend)\n")

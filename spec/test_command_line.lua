@@ -1,11 +1,11 @@
 -- The scripts as a user runs them: what is refused and how, what is printed, what is written.
 
 local lu = require "luaunit"
-local csv = require "ghm.csv"
-local json = require "ghm.json"
+local csv = require "ghm.show.csv"
+local json = require "ghm.show.json"
 local posix = require "ghm.posix"
 local scripts = require "scripts"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local quick = "--plot none"
 local small = "synth:detector,rows=300 bins=5,10 --plot none "

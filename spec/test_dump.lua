@@ -1,7 +1,7 @@
 local ffi = require "ffi"
 local lu = require "luaunit"
 local bytes = require "dump_bytes"
-local dump = require "ghm.dump"
+local dump = require "ghm.dumps.dump"
 local posix = require "ghm.posix"
 
 ffi.cdef "int mkfifo(const char *path, unsigned int mode); unsigned int geteuid(void);"

@@ -1,6 +1,6 @@
 local lu = require "luaunit"
 local bytes = require "dump_bytes"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 local posix = require "ghm.posix"
 
 local TestInspect = {}

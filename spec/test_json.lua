@@ -1,9 +1,9 @@
 -- JSON and CSV: nothing is lost on the way out, nothing lax on the way in.
 
 local lu = require "luaunit"
-local csv = require "ghm.csv"
+local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 
 local TestJson = {}
 _G.TestJson = TestJson

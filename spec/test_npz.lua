@@ -1,6 +1,6 @@
 local lu = require "luaunit"
 local bytes = require "dump_bytes"
-local dump = require "ghm.dump"
+local dump = require "ghm.dumps.dump"
 
 local TestNpz = {}
 _G.TestNpz = TestNpz

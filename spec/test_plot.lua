@@ -2,10 +2,10 @@
 
 local lu = require "luaunit"
 local fault = require "ghm.fault"
-local gnuplot = require "ghm.gnuplot"
+local gnuplot = require "ghm.show.gnuplot"
 local posix = require "ghm.posix"
-local termplot = require "ghm.termplot"
-local text = require "ghm.text"
+local termplot = require "ghm.show.termplot"
+local text = require "ghm.show.text"
 
 local folder
 
@@ -155,7 +155,7 @@ function TestGnuplot.test_without_gnuplot_data_and_script_remain()
     local path = folder .. "/lone.lua"
     posix.write_file(path, ("package.path = %q\n"):format(package.path) .. ([[
         local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
-        print(require("ghm.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
+        print(require("ghm.show.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
     local said = posix.capture(("L=$(command -v luajit); PATH=/nothing; $L %s 2>&1"):format(
         posix.quote(path)))
     lu.assertEquals(said, "nil\tgnuplot is not installed: apt-get install gnuplot-nox")
@@ -171,7 +171,7 @@ function TestGnuplot.test_failure_of_gnuplot_is_seen_and_leaves_no_image()
     local script = folder .. "/lone.lua"
     posix.write_file(script, ("package.path = %q\n"):format(package.path) .. ([[
         local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
-        print(require("ghm.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
+        print(require("ghm.show.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
     local said = posix.capture(("PATH=%s:$PATH luajit %s 2>&1"):format(posix.quote(folder),
         posix.quote(script)))
     lu.assertEquals(said, "nil\tgnuplot could not draw 'd': line 3: no")

@@ -1,12 +1,12 @@
 -- Run folders, files that appear whole or not at all, and provenance.
 
 local lu = require "luaunit"
-local csv = require "ghm.csv"
+local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 local posix = require "ghm.posix"
-local provenance = require "ghm.provenance"
-local run = require "ghm.runs"
+local provenance = require "ghm.runner.provenance"
+local run = require "ghm.runner.runs"
 
 local TestRun = {}
 _G.TestRun = TestRun
@@ -124,7 +124,7 @@ end
 function TestRun.test_run_json_that_does_not_fit_leaves_no_folder()
     local said = limited(([[
         local info = { note = ("x"):rep(1e6) }
-        local ok, problem = pcall(require("ghm.runs").create,
+        local ok, problem = pcall(require("ghm.runner.runs").create,
             { out = %q, experiment = "x", info = info })
         print(ok, tostring(problem))]]):format(folder .. "/runs"))
     lu.assertStrContains(said, "false\tcannot write")

@@ -1,30 +1,26 @@
--- require "ghm": everything a script or the prompt uses.
+-- require "ghm": everything a script or the prompt uses, each module loaded when it is first named.
 
 local losses = require "ghm.losses"
 
-local M = {
-    array = require "ghm.array",
-    batch = require "ghm.batch",
-    bins_figures = require "ghm.bins_figures",
-    bins_study = require "ghm.bins_study",
-    cli = require "ghm.cli",
-    device = require "ghm.device",
-    dump = require "ghm.dump",
-    experiment = require "ghm.experiment",
-    fault = require "ghm.fault",
-    harmonise = require "ghm.harmonise",
-    json = require "ghm.json",
-    keys = require "ghm.keys",
-    runs = require "ghm.runs",
-    sketch = require "ghm.sketch",
-    source = require "ghm.source",
-    sweep = require "ghm.sweep",
-    text = require "ghm.text",
-    version = require("ghm.clib").version,
+local modules = {
+    array = "ghm.array", batch = "ghm.batch", device = "ghm.device", fault = "ghm.fault",
+    harmonise = "ghm.harmonise", sketch = "ghm.sketch",
+    dump = "ghm.dumps.dump", source = "ghm.dumps.source",
+    sweep = "ghm.studies.sweep", bins_study = "ghm.studies.bins_study",
+    bins_figures = "ghm.studies.bins_figures",
+    cli = "ghm.runner.cli", experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",
+    runs = "ghm.runner.runs",
+    json = "ghm.show.json", text = "ghm.show.text",
 }
+
+local M = { version = require("ghm.clib").version }
 
 for _, name in ipairs(losses.names) do
     M[name] = losses[name]
 end
 
-return M
+return setmetatable(M, { __index = function(self, name)
+    local module = modules[name] and require(modules[name])
+    rawset(self, name, module)
+    return module
+end })

@@ -7,17 +7,17 @@
 --   found.digests    number of different sketches from 1, 2, 3 and 16 threads
 --   found.problems   list: peers that failed
 
-local cases = require "ghm.bench_cases"
-local check = require "ghm.bench_check"
-local clock = require "ghm.bench_clock"
-local data = require "ghm.bench_data"
+local cases = require "ghm.bench.bench_cases"
+local check = require "ghm.bench.bench_check"
+local clock = require "ghm.bench.bench_clock"
+local data = require "ghm.bench.bench_data"
 local device = require "ghm.device"
 local ffi = require "ffi"
-local gates = require "ghm.bench_gates"
+local gates = require "ghm.bench.bench_gates"
 local losses = require "ghm.losses"
-local peers = require "ghm.bench_peers"
+local peers = require "ghm.bench.bench_peers"
 local sketches = require "ghm.sketch"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 ffi.cdef "int malloc_trim(size_t pad);"
 

@@ -1,19 +1,19 @@
 -- The bench as experiments/bench.lua runs it: options, peers' process, plan, report, run folder.
 
-local axis = require "ghm.axis"
-local child = require "ghm.bench_child"
+local axis = require "ghm.runner.axis"
+local child = require "ghm.bench.bench_child"
 local clib = require "ghm.clib"
-local csv = require "ghm.csv"
+local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
-local gates = require "ghm.bench_gates"
-local gnuplot = require "ghm.gnuplot"
-local json = require "ghm.json"
-local plan = require "ghm.bench_plan"
+local gates = require "ghm.bench.bench_gates"
+local gnuplot = require "ghm.show.gnuplot"
+local json = require "ghm.show.json"
+local plan = require "ghm.bench.bench_plan"
 local posix = require "ghm.posix"
-local provenance = require "ghm.provenance"
-local report = require "ghm.bench_report"
-local runs = require "ghm.runs"
+local provenance = require "ghm.runner.provenance"
+local report = require "ghm.bench.bench_report"
+local runs = require "ghm.runner.runs"
 
 local M = {}
 

@@ -11,20 +11,20 @@
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), lines (its
 -- answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal plot }.
 
-local cli = require "ghm.cli"
+local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
-local csv = require "ghm.csv"
+local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
-local gnuplot = require "ghm.gnuplot"
+local gnuplot = require "ghm.show.gnuplot"
 local harmonise = require "ghm.harmonise"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 local posix = require "ghm.posix"
-local provenance = require "ghm.provenance"
-local runs = require "ghm.runs"
-local sources = require "ghm.source"
-local sweep = require "ghm.sweep"
-local text = require "ghm.text"
+local provenance = require "ghm.runner.provenance"
+local runs = require "ghm.runner.runs"
+local sources = require "ghm.dumps.source"
+local sweep = require "ghm.studies.sweep"
+local text = require "ghm.show.text"
 
 local M = {}
 

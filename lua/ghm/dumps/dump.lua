@@ -2,7 +2,7 @@
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"
-local mapfile = require "ghm.mapfile"
+local mapfile = require "ghm.dumps.mapfile"
 local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
 
@@ -25,7 +25,7 @@ local M = {}
 --   claims(head)       whether a file that begins with this string is its own
 --   open(file, opts)   mapfile -> list of { name, dtype, shape, n, bytes, stored, offset,
 --                      read() -> array }, list of warnings
-local readers = { require "ghm.npy", require "ghm.npz" }
+local readers = { require "ghm.dumps.npy", require "ghm.dumps.npz" }
 
 local extensions, formats = {}, {}
 for k, reader in ipairs(readers) do

@@ -2,7 +2,7 @@
 -- The layout accepted is the one writers produce: members, central directory, end records,
 -- comment, with nothing between or after them. Whatever could be read in two ways is refused.
 
-local inflate = require "ghm.inflate"
+local inflate = require "ghm.dumps.inflate"
 
 local M = {}
 

@@ -29,14 +29,14 @@
 --   argv                      the words as typed
 -- }
 
-local axis = require "ghm.axis"
-local csv = require "ghm.csv"
+local axis = require "ghm.runner.axis"
+local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 local nearest = require "ghm.nearest"
-local options = require "ghm.options"
+local options = require "ghm.runner.options"
 local posix = require "ghm.posix"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 

@@ -5,7 +5,7 @@
 --
 -- Without a UTF-8 locale (or with ascii = true) bars are '#' and the frame '|', '-', '+'.
 
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 

@@ -4,7 +4,7 @@
 local ffi = require "ffi"
 local fault = require "ghm.fault"
 local harmonise = require "ghm.harmonise"
-local sweep = require "ghm.sweep"
+local sweep = require "ghm.studies.sweep"
 
 ffi.cdef "double lgamma(double x);"
 

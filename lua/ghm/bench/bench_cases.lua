@@ -9,15 +9,15 @@
 -- sketch; only outputs of gradients are made beforehand, as a training loop keeps them.
 
 local array = require "ghm.array"
-local check = require "ghm.bench_check"
+local check = require "ghm.bench.bench_check"
 local clib = require "ghm.clib"
-local clock = require "ghm.bench_clock"
+local clock = require "ghm.bench.bench_clock"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
-local limits = require "ghm.bench_limits"
+local limits = require "ghm.bench.bench_limits"
 local losses = require "ghm.losses"
 local sketches = require "ghm.sketch"
-local sweep = require "ghm.sweep"
+local sweep = require "ghm.studies.sweep"
 
 local C = clib.C
 local M = {}

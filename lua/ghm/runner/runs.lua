@@ -10,9 +10,9 @@
 -- A folder that cannot be made or a disk that is full is the fault "failed" (exit 1), not a usage
 -- error: the same command works once the disk is mended. One line, nothing half-written.
 
-local csv = require "ghm.csv"
+local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 local posix = require "ghm.posix"
 
 local M = {}

@@ -1,10 +1,10 @@
 -- The options of a script and its help, by lua-argparse; cli.lua is what scripts use.
 
 local argparse = require "argparse"
-local axis = require "ghm.axis"
+local axis = require "ghm.runner.axis"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 

@@ -5,8 +5,8 @@
 -- asked: "all", "few" or "quick"; place, about: as of bench_cases. A peer whose loss is not the
 -- reference's (within float32's reach) or that fails is left out and told in `problems`.
 
-local check = require "ghm.bench_check"
-local data = require "ghm.bench_data"
+local check = require "ghm.bench.bench_check"
+local data = require "ghm.bench.bench_data"
 local fault = require "ghm.fault"
 
 local M = {}

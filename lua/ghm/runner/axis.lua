@@ -11,7 +11,7 @@
 
 local bit = require "bit"
 local fault = require "ghm.fault"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 

@@ -6,7 +6,7 @@
 --
 -- find(thing, size, threads) is a timed case, or nil.
 
-local clock = require "ghm.bench_clock"
+local clock = require "ghm.bench.bench_clock"
 
 local M = {}
 

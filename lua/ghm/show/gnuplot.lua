@@ -21,7 +21,7 @@
 -- nil, NaN, infinities and, on a logarithmic axis, numbers not above zero are gaps.
 
 local posix = require "ghm.posix"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 

@@ -4,9 +4,9 @@
 --   bench_report.text(found, gates, spec)              the tables on the terminal
 --   bench_report.figure(found, spec)                   cost against size
 
-local clock = require "ghm.bench_clock"
-local plan = require "ghm.bench_plan"
-local text = require "ghm.text"
+local clock = require "ghm.bench.bench_clock"
+local plan = require "ghm.bench.bench_plan"
+local text = require "ghm.show.text"
 
 local M = {}
 

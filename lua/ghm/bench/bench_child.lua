@@ -6,9 +6,9 @@
 
 local clib = require "ghm.clib"
 local fault = require "ghm.fault"
-local json = require "ghm.json"
+local json = require "ghm.show.json"
 local posix = require "ghm.posix"
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 local Child = {}

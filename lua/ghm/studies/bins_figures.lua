@@ -2,8 +2,8 @@
 
 local harmonise = require "ghm.harmonise"
 local sketches = require "ghm.sketch"
-local sweep = require "ghm.sweep"
-local termplot = require "ghm.termplot"
+local sweep = require "ghm.studies.sweep"
+local termplot = require "ghm.show.termplot"
 
 local M = {}
 

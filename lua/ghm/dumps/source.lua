@@ -7,11 +7,11 @@
 -- (detector, converged, fresh, uniform), or drift: fresh to converged over its steps.
 
 local array = require "ghm.array"
-local axis = require "ghm.axis"
+local axis = require "ghm.runner.axis"
 local batch = require "ghm.batch"
 local clib = require "ghm.clib"
 local device = require "ghm.device"
-local dump = require "ghm.dump"
+local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
 local nearest = require "ghm.nearest"

@@ -2,7 +2,7 @@
 -- byte with the CPU's widest loads, and is a function that a thread can be started with.
 
 local array = require "ghm.array"
-local check = require "ghm.bench_check"
+local check = require "ghm.bench.bench_check"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
 

@@ -11,7 +11,7 @@
 -- become the strings "nan", "inf", "-inf": JSON has no such numbers, null would hide which of
 -- them it was, and a reader that expects a number fails loudly on a string.
 
-local text = require "ghm.text"
+local text = require "ghm.show.text"
 
 local M = {}
 

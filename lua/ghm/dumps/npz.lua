@@ -2,9 +2,9 @@
 
 local ffi = require "ffi"
 local array = require "ghm.array"
-local inflate = require "ghm.inflate"
-local npy = require "ghm.npy"
-local zip = require "ghm.zip"
+local inflate = require "ghm.dumps.inflate"
+local npy = require "ghm.dumps.npy"
+local zip = require "ghm.dumps.zip"
 
 local M = { format = "npz", extensions = { "npz" } }
 
