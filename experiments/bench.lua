@@ -13,7 +13,7 @@ ghm.cli.main({
     no_dump = true,
     plot = "svg,png",
     without = { "--device", "--seed", "--samples", "--nonfinite", "--logits", "--pred", "--target",
-        "--labels", "--weight", "--no-color" },
+        "--labels", "--weight", "--calls", "--no-color" },
     options = function(parser)
         parser:option("--sizes", "samples of a call, in a list (1e5,1e6,1e7)"):argname "LIST"
         parser:option("--python", "with torch and numpy (build/peers, by make bench-peers)")

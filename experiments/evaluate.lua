@@ -38,8 +38,8 @@ ghm.cli.main({
         for _, batch in ipairs(batches) do
             local value, call = loss:forward_batch(batch, step.name)
             local bins = loss.config.bins
-            local row = { step = step.name, pred = batch.names.pred, loss = call and value,
-                n = call.n, tot = call.tot, beta_max = call.beta_max,
+            local row = { step = step.name, level = batch.level, pred = batch.names.pred,
+                loss = call and value, n = call.n, tot = call.tot, beta_max = call.beta_max,
                 samples = call.facts.samples, valid = call.facts.valid,
                 positive = call.facts.positive, nonfinite = call.facts.nonfinite,
                 soft = call.facts.soft, counts = ghm.harmonise.list(call.R, bins),
@@ -52,9 +52,13 @@ ghm.cli.main({
         end
     end)
     if not args.json then
-        io.write(ghm.text.table(rows, { "step", { key = "valid" }, { key = "positive" },
+        local shown = { "step", { key = "valid" }, { key = "positive" },
             { key = "loss", format = "%.6g" }, { key = "n" },
-            { key = "beta_max", title = "largest beta", format = "%.4g" } }))
+            { key = "beta_max", title = "largest beta", format = "%.4g" } }
+        if rows[1] and rows[1].level then
+            table.insert(shown, 2, "level")
+        end
+        io.write(ghm.text.table(rows, shown))
         if ignored > 0 then
             print(ignored .. " samples are not finite and are ignored (--nonfinite ignore)")
         end

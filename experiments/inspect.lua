@@ -39,8 +39,8 @@ cli.main({
     question = "What is in a dump, and is it sound?",
     default_dump = "digits",
     without = { "--dry-run", "--device", "--threads", "--seed", "--samples", "--nonfinite",
-        "--logits", "--pred", "--target", "--labels", "--weight", "--out", "--name", "--plot",
-        "--csv", "--quiet", "--verbose", "--no-color" },
+        "--logits", "--pred", "--target", "--labels", "--weight", "--calls", "--out", "--name",
+        "--plot", "--csv", "--quiet", "--verbose", "--no-color" },
     epilog = "Exit code: 0 all files are sound, 1 some are refused, 3 all are.",
 }, function(args)
     local paths = dump.list(#args.dumps > 0 and args.dumps or { args.default_dump })

@@ -1,10 +1,13 @@
--- Dumps: which files the user means, what arrays they hold, and which array plays which role.
+-- Dumps: which files the user means, and what arrays they hold. Which array plays which role:
+-- ghm.dumps.roles.
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"
 local mapfile = require "ghm.dumps.mapfile"
+local natural = require "ghm.dumps.natural"
 local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
+local roles = require "ghm.dumps.roles"
 
 ffi.cdef [[
 typedef struct {
@@ -35,35 +38,6 @@ for k, reader in ipairs(readers) do
     end
 end
 
--- The usual names of each role's array, tried in this order.
-M.usual = {
-    logits = { "logits", "cls_logits", "cls_score", "cls_scores", "pred_logits", "pred" },
-    target = { "target", "targets", "cls_target", "cls_targets" },
-    labels = { "labels", "gt_labels", "label" },
-    weight = { "label_weights", "label_weight", "weight", "weights" },
-    box_pred = { "bbox_pred", "bbox_preds", "box_pred", "pred" },
-    box_target = { "bbox_target", "bbox_targets", "box_target", "target" },
-    box_weight = { "bbox_weights", "bbox_weight", "box_weight", "label_weights", "label_weight",
-        "weight", "weights" },
-}
-M.roles = { "logits", "target", "labels", "weight", "box_pred", "box_target", "box_weight" }
-
--- Natural order: a run of digits sorts as the number it is, step_2 before step_10.
-local function natural_key(path)
-    return (path:gsub("%d+", function(digits)
-        local significant = digits:gsub("^0+", "")
-        return ("%04d%s"):format(#significant, significant)
-    end))
-end
-
-local function by_nature(a, b)
-    local ka, kb = natural_key(a), natural_key(b)
-    if ka == kb then
-        return a < b
-    end
-    return ka < kb
-end
-
 local GLOB_ERR, GLOB_NOSPACE, GLOB_ABORTED = 1, 1, 2
 
 -- The paths that a pattern matches, in natural order; nil and the reason when a folder on the way
@@ -80,7 +54,7 @@ local function expand(pattern)
     if code == GLOB_ABORTED or code == GLOB_NOSPACE then
         return nil, ffi.string(C.strerror(reason))
     end
-    table.sort(paths, by_nature)
+    table.sort(paths, natural)
     return paths
 end
 
@@ -116,9 +90,10 @@ local function matches(word)
 end
 
 -- The files that the user's words mean, in the order of the words: each a file, a glob or a
--- folder; what a glob or folder holds comes in natural order. Fault "dump" when one matches
--- nothing. The files are not opened.
-function M.list(words)
+-- folder; what a glob or folder holds comes in natural order. A file that several words mean, or a
+-- link to it, comes once, where it came first; known (a table, empty at first) remembers it for
+-- further calls. Fault "dump" when a word matches nothing. The files are not opened.
+function M.list(words, known)
     local files = {}
     for _, word in ipairs(words) do
         for _, path in ipairs(matches(word)) do
@@ -129,7 +104,15 @@ function M.list(words)
             end
         end
     end
-    return files
+    local once = {}
+    known = known or {}
+    for _, path in ipairs(files) do
+        local real = posix.real_path(path) or path
+        if not known[real] then
+            known[real], once[#once + 1] = true, path
+        end
+    end
+    return once
 end
 
 local File = {}
@@ -186,21 +169,6 @@ function File:close()
     self.cache = {}
 end
 
--- The name of the array that plays a role (a key of M.usual): `wanted`, the user's own choice, or
--- else the first usual name that is there; nil when there is none. Fault "dump" when `wanted` is
--- not in the file.
-function M.role(file, role, wanted)
-    if wanted then
-        return file.entries[wanted] and wanted or no_array(file, wanted)
-    end
-    for _, name in ipairs(assert(M.usual[role], "unknown role")) do
-        if file.entries[name] then
-            return name
-        end
-    end
-    return nil
-end
-
 -- Reads a whole dump, every CRC checked, one array at a time -> { path, format, warnings, arrays =
 -- list of { name, dtype, shape, n, bytes, stored, roles (list), and what array:summary gives, but
 -- first_nonfinite as one index for each axis } }. Fault "dump".
@@ -216,8 +184,8 @@ function M.inspect(path)
             row[key] = entry[key]
         end
         row.roles = {}
-        for _, role in ipairs(M.roles) do
-            if M.role(file, role) == name then
+        for _, role in ipairs(roles.roles) do
+            if roles.find(file, role) == name then
                 table.insert(row.roles, role)
             end
         end

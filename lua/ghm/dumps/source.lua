@@ -4,7 +4,8 @@
 --   source:each(function(step, batches) ... end)
 --
 -- A word is a file, a glob, a folder, or synth:NAME[,key=value...]. NAME is a preset of the core
--- (detector, converged, fresh, uniform), or drift: fresh to converged over its steps.
+-- (detector, converged, fresh, uniform), or drift: fresh to converged over its steps. A batch has,
+-- beside what ghm.batch gives it, names (of its arrays) and level (of a feature pyramid, or nil).
 
 local array = require "ghm.array"
 local axis = require "ghm.runner.axis"
@@ -15,22 +16,18 @@ local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
 local nearest = require "ghm.nearest"
+local roles = require "ghm.dumps.roles"
 
 local C = clib.C
 local M = {}
 local Source = {}
 Source.__index = Source
 
--- Which option names which array, and the role it plays where no option was given.
-local roles = {
-    classification = { pred = "logits", target = "target", labels = "labels", weight = "weight" },
-    regression = { pred = "box_pred", target = "box_target", weight = "box_weight" },
-}
-
 -- -- files ---------------------------------------------------------------------------------------
 
--- Per call of the loss, the names the user typed: { { pred = "step0.pred", ... }, ... }.
-local function typed_names(args, task)
+-- What the user chose for each call of the loss, as roles.calls wants it: { { pred = "step0.pred",
+-- ... }, ... }. With --calls, one name serves every level.
+local function typed_calls(args, task)
     local lists = { pred = args.pred or args.logits, target = args.target, labels = args.labels,
         weight = args.weight }
     if args.pred and args.logits then
@@ -40,44 +37,31 @@ local function typed_names(args, task)
     elseif task == "regression" and (args.labels or args.given and args.given.labels) then
         fault.raise("usage", "labels: boxes have none, expected --target")
     end
-    local calls, longest = {}, 1
+    local levels = args.calls or {}
+    local calls, longest = {}, math.max(#levels, 1)
     for _, list in pairs(lists) do
         longest = math.max(longest, #list)
     end
     for part, list in pairs(lists) do
-        if #list ~= longest then
+        local option = part == "pred" and args.logits and "logits" or part
+        if #levels > 0 and #list ~= 1 then
+            fault.raise("usage", "--%s names %d arrays: expected one name, which --calls completes",
+                option, #list)
+        elseif #levels == 0 and #list ~= longest then
             fault.raise("usage", "--%s names %d arrays, another option names %d: expected as many",
-                part, #list, longest)
+                option, #list, longest)
         end
     end
     for k = 1, longest do
-        calls[k] = {}
+        calls[k] = { level = levels[k] }
         for part, list in pairs(lists) do
-            calls[k][part] = list[k]
+            calls[k][part] = list[#levels > 0 and 1 or k]
+        end
+        if levels[k] and nearest.is_one_of(levels[k], { unpack(levels, 1, k - 1) }) then
+            fault.raise("usage", "--calls: level %s is named twice", levels[k])
         end
     end
     return calls
-end
-
--- The arrays of one call; a dense target is preferred to labels unless labels were asked for.
-local function choose(file, task, wanted)
-    local names = {}
-    for part, role in pairs(roles[task]) do
-        names[part] = dump.role(file, role, wanted[part])
-    end
-    if wanted.labels then
-        names.target = nil
-    elseif names.target then
-        names.labels = nil
-    end
-    if not names.pred or not (names.target or names.labels) then
-        local missing = not names.pred and (task == "regression" and "predictions" or "logits")
-            or (task == "regression" and "targets" or "targets or labels")
-        fault.raise("dump", "%s: no array looks like %s; it holds %s: name one with --%s",
-            file.path, missing, table.concat(file.names, ", "),
-            not names.pred and (task == "regression" and "pred" or "logits") or "target")
-    end
-    return names
 end
 
 local function batch_of(get, names, task, base)
@@ -98,16 +82,16 @@ local function file_step(path, calls, task, base)
     function step.load()
         local file = dump.open(path)
         local batches = {}
-        for k, wanted in ipairs(calls) do
-            local names = choose(file, task, wanted)
+        for k, names in ipairs(roles.calls(file, task, calls)) do
             local ok, made = pcall(batch_of, function(name)
                 return file:get(name)
             end, names, task, base)
             if not ok then
+                local where = path .. (names.level and ": level " .. names.level or "")
                 error(fault.is(made) and not made.message:find(path, 1, true)
-                    and fault.new(made.kind, "%s: %s", path, made.message) or made, 0)
+                    and fault.new(made.kind, "%s: %s", where, made.message) or made, 0)
             end
-            made.names = names
+            made.names, made.level = names, names.level
             batches[k] = made
         end
         step.warnings = file.warnings
@@ -167,9 +151,10 @@ local function mixture_at(word, name, drift, overrides)
 end
 
 local function synth_steps(word, task, seed, calls)
-    if #calls > 1 or next(calls[1]) then
+    local chosen = next(calls[1])
+    if chosen then
         fault.raise("usage", "%s: --%s chooses an array of a dump, and this is none", word,
-            next(calls[1]))
+            chosen == "level" and "calls" or chosen)
     end
     local name, settings, overrides = parse_synth(word)
     local shape = { settings.rows, settings.cols }
@@ -207,19 +192,20 @@ end
 
 -- -- the source ----------------------------------------------------------------------------------
 
--- args as of ghm.cli: dumps, default_dump, names of arrays, seed, keys.labels, given. Files are
--- listed, not opened. Throws faults "dump" (nothing there) and "usage".
+-- args as of ghm.cli: dumps, default_dump, names of arrays, calls, seed, keys.labels, given. Files
+-- are listed, not opened. Throws faults "dump" (nothing there) and "usage".
 function M.open(args, task)
     local words = #args.dumps > 0 and args.dumps or { args.default_dump }
-    local calls = typed_names(args, task)
+    local calls = typed_calls(args, task)
     local self = setmetatable({ task = task, steps = {}, failed = {}, words = words }, Source)
+    local known = {}
     for _, word in ipairs(words) do
         if word:find "^synth:" then
             for _, step in ipairs(synth_steps(word, task, args.seed, calls)) do
                 table.insert(self.steps, step)
             end
         else
-            for _, path in ipairs(dump.list { word }) do
+            for _, path in ipairs(dump.list({ word }, known)) do
                 table.insert(self.steps, file_step(path, calls, task, args.keys.labels))
             end
         end

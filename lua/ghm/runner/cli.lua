@@ -25,7 +25,8 @@
 --   given = {bins = true}     keys that were typed
 --   device, threads, out, name, seed, samples, nonfinite,   nil where nothing was said and the
 --   csv, json, quiet, verbose, dry_run, color,              default is not the command line's
---   plot = {svg = true}       logits, pred, target, labels, weight = lists of names
+--   plot = {svg = true}       logits, pred, target, labels, weight,
+--                             calls = lists of names
 --   argv                      the words as typed
 -- }
 

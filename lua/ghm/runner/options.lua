@@ -77,6 +77,9 @@ local function common_options(spec)
             { "--target", "the targets", argname = "KEY", names = true },
             { "--labels", "integer labels", argname = "KEY", names = true },
             { "--weight", "the label weights", argname = "KEY", names = true },
+            { "--calls", "levels of a pyramid, a call of the loss each: P3,P4 takes P3_logits, "
+                .. "P3_target, logits.P4, ... (those in the file, unless it has logits of none)",
+                argname = "LIST", names = true },
         } },
         { "Output", {
             { "--out", "folder for run folders, also -o (runs)", short = "-o", argname = "DIR",

@@ -28,8 +28,8 @@ function M.configurations(keys, axes)
     return list
 end
 
--- Reads a source once: a list of calls { step, sketch, facts, shape, notes, names }, one for each
--- batch. The data is let go: only the sketches stay.
+-- Reads a source once: a list of calls { step, level, sketch, facts, shape, notes, names }, one for
+-- each batch. The data is let go: only the sketches stay.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
 --   spec.nonfinite                   "error" or "ignore"
 --   spec.progress(done, total, valid)   called after each sound step; valid: samples so far
@@ -40,8 +40,8 @@ function M.read(source, spec)
     source:each(function(step, batches)
         local fresh = {}
         for k, batch in ipairs(batches) do
-            local call = { step = step, sketch = empty:like(), shape = batch.shape,
-                notes = batch.notes, names = batch.names }
+            local call = { step = step, level = batch.level, sketch = empty:like(),
+                shape = batch.shape, notes = batch.notes, names = batch.names }
             call.facts = call.sketch:add(batch, { nonfinite = spec.nonfinite, where = step.path })
             fresh[k] = call
         end
