@@ -143,6 +143,35 @@ function TestGnuplot.test_awkward_data_are_drawn()
     end
 end
 
+local function heat(also)
+    local map = { x = { 0, 0.5, 1 }, y = { 0, 1, 2 }, z = { { 1, 0 / 0 }, { 0, 1000 } } }
+    for key, value in pairs(also or {}) do
+        map[key] = value
+    end
+    return { title = "map", heat = map }
+end
+
+function TestGnuplot.test_cells_of_a_heat_map_have_sides_and_a_value()
+    gnuplot.draw(folder .. "/d", heat { label = "density" }, {})
+    lu.assertEquals(contents(folder .. "/d.tsv"), "# density\n0.25\t0.5\t0\t0.5\t0\t1\t1\n"
+        .. "0.25\t1.5\t0\t0.5\t1\t2\t0\n0.75\t1.5\t0.5\t1\t1\t2\t1000\n")
+    gnuplot.draw(folder .. "/d", heat { log = true }, {}) -- 0 has no logarithm
+    lu.assertEquals(contents(folder .. "/d.tsv"), "# \n0.25\t0.5\t0\t0.5\t0\t1\t1\n"
+        .. "0.75\t1.5\t0.5\t1\t1\t2\t1000\n")
+end
+
+function TestGnuplot.test_heat_maps_are_drawn()
+    need_gnuplot()
+    local whole = heat { log = true, mark = { 2, 2 }, ynames = { "`id`", "it's" } }
+    for i, plot in ipairs { heat(), whole, heat { z = { { 7, 7 }, { 7, 7 } } },
+        heat { z = { { 7, 7 }, { 7, 7 } }, log = true }, heat { range = { 0, 1 } },
+        { panels = { whole, figure() } } } do
+        local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg", "png" })
+        lu.assertNotNil(images, i .. ": " .. tostring(reason))
+    end
+    lu.assertNil((gnuplot.draw(folder .. "/d", heat { z = { {}, {} } }, { "svg" })))
+end
+
 function TestGnuplot.test_nothing_to_draw_is_said_and_leaves_no_image()
     local plot = { series = { steps("x", { 0, 1 }, { 0 / 0 }) } }
     local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg" })
@@ -234,7 +263,31 @@ function TestTermplot.test_lines_keep_to_the_width()
     end
 end
 
+function TestTermplot.test_shades_follow_the_values()
+    local map = { x = { 0, 1, 2, 3 }, z = { { 1, 10, 100 }, { 0, 1e4, 1e4 } },
+        names = { "a", "b" }, log = true, width = 6, ascii = false, label = "R" }
+    local lines = lines_of(termplot.heat(map))
+    lu.assertEquals({ lines[1], lines[2] }, { " a │  ░░▒▒", " b │··████" })
+    lu.assertStrContains(lines[5], "' ' 1  to  █ 10 k  R   · empty region")
+    map.xnames = { "5", "10", "15" }
+    lu.assertEquals(lines_of(termplot.heat(map))[4], "    5   15")
+end
+
+function TestTermplot.test_rows_of_a_heat_map_are_chosen_evenly()
+    local map = { x = { 0, 1 }, z = {}, names = {}, width = 4, height = 3 }
+    for k = 1, 101 do
+        map.z[k], map.names[k] = { k }, tostring(k)
+    end
+    local lines = lines_of(termplot.heat(map))
+    for i, name in ipairs { "1", "51", "101" } do
+        lu.assertEquals(lines[i]:match "%d+", name)
+    end
+    lu.assertEquals(#lines, 6)
+end
+
 function TestTermplot.test_nothing_at_all_is_said()
+    lu.assertStrContains(termplot.heat { x = { 0, 1 }, z = { { 0 / 0 } }, names = { "" } },
+        "every cell is empty")
     lu.assertStrContains(termplot.steps { edges = { 0, 1 }, values = { 0 }, log = true },
         "every region is empty")
 end

@@ -14,12 +14,14 @@
 --   series = { { label, x = {...}, y = {...}, style, dash = bool, colour = index }, ... }
 --     style: "lines" (default), "points", "linespoints", "steps", "boxes", or "reference" (a
 --     dashed black line). steps and boxes stand on region edges: x has one more entry than y.
+--   heat                      cells coloured by a value instead of series: see gnuplot_heat.lua
 --   marks = { { x = 0.5 | y = 1, label }, ... }              reference lines
 --   panels = { figure, ... }, columns = 2                    small figures in one image, with
 --                             the legend of the first one below them all
 -- }
 -- nil, NaN, infinities and, on a logarithmic axis, numbers not above zero are gaps.
 
+local heats = require "ghm.show.gnuplot_heat"
 local posix = require "ghm.posix"
 local text = require "ghm.show.text"
 
@@ -29,16 +31,15 @@ local M = {}
 -- illegible on white, and black, which is kept for references.
 M.colours = { "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#777777" }
 
--- viridis without its lightest fifth, for series that are steps of one quantity
-local scale = { { 68, 1, 84 }, { 65, 68, 135 }, { 42, 120, 142 }, { 34, 168, 132 },
-    { 122, 209, 81 } }
-
+-- The colour at f (0 to 1) for series that are steps of one quantity: the heat maps' colours
+-- without the lightest one, which is illegible on white.
 local function on_scale(f)
-    local at = f * (#scale - 1)
-    local k = math.min(math.floor(at), #scale - 2)
-    local low, high, hex = scale[k + 1], scale[k + 2], "#"
-    for c = 1, 3 do
-        hex = hex .. ("%02X"):format(low[c] + (high[c] - low[c]) * (at - k))
+    local at = f * (#heats.palette - 2)
+    local k = math.min(math.floor(at), #heats.palette - 3)
+    local low, high, hex = heats.palette[k + 1], heats.palette[k + 2], "#"
+    for c = 2, 6, 2 do
+        local from, to = tonumber(low:sub(c, c + 1), 16), tonumber(high:sub(c, c + 1), 16)
+        hex = hex .. ("%02X"):format(from + (to - from) * (at - k))
     end
     return hex
 end
@@ -187,15 +188,11 @@ local function legend_rows(series, points)
     return math.ceil(letters * 8 / points)
 end
 
--- Adds the commands of one plot to `commands` and its data to `blocks`. points: its
--- width; font: its title's size. Whether anything is drawn.
-local function one_plot(figure, blocks, commands, key, points, font)
-    local function add(...)
-        commands[#commands + 1] = "    " .. (...):format(select(2, ...))
-    end
-    local parts, low, high = {}, nil, nil
-    local yrange = figure.yrange
-    local xlow, xhigh = math.huge, -math.huge
+-- The series of a figure as parts of a plot command, their data added to `blocks`. Returns the
+-- parts, and the ends of x and of y and the range of y that they ask for.
+local function series_parts(figure, blocks)
+    local parts, yrange = {}, figure.yrange
+    local x, y = { math.huge, -math.huge }, {}
     local n, k = 0, 0
     for _, series in ipairs(figure.series) do
         n = n + (series.style == "reference" and 0 or 1)
@@ -204,10 +201,10 @@ local function one_plot(figure, blocks, commands, key, points, font)
         k = k + (series.style == "reference" and 0 or 1)
         local block, least, most = data_block(series, figure)
         if block then
-            low, high = math.min(low or least, least), math.max(high or most, most)
-            for _, x in ipairs(series.x) do
-                if drawable(x, figure.xlog) then
-                    xlow, xhigh = math.min(xlow, x), math.max(xhigh, x)
+            y = { math.min(y[1] or least, least), math.max(y[2] or most, most) }
+            for _, at in ipairs(series.x) do
+                if drawable(at, figure.xlog) then
+                    x = { math.min(x[1], at), math.max(x[2], at) }
                 end
             end
             parts[#parts + 1] = ("data index %d using %s %s title %s noenhanced"):format(#blocks,
@@ -219,9 +216,33 @@ local function one_plot(figure, blocks, commands, key, points, font)
             blocks[#blocks + 1] = "# " .. text.one_line(series.label or "") .. "\n" .. block
         end
     end
-    add("unset label; unset arrow")
-    axis_lines(add, "x", figure.xlog, figure.xrange, xlow, xhigh)
-    axis_lines(add, "y", figure.ylog, yrange, low, high)
+    return parts, x, y, yrange
+end
+
+-- The same of a heat map, and the ends of its colours.
+local function heat_parts(figure, blocks)
+    local heat = figure.heat
+    local block, low, high = heats.block(heat, drawable)
+    local x, y = { heat.x[1], heat.x[#heat.x] }, { heat.y[1], heat.y[#heat.y] }
+    if not block then
+        return {}, x, y, nil
+    end
+    blocks[#blocks + 1] = "# " .. text.one_line(heat.label or "") .. "\n" .. block
+    return { ("data index %d %s"):format(#blocks - 1, heats.style) }, x, y, y, { low, high }
+end
+
+-- Adds the commands of one plot to `commands` and its data to `blocks`. points: its
+-- width; font: its title's size. Whether anything is drawn.
+local function one_plot(figure, blocks, commands, key, points, font)
+    local function add(...)
+        commands[#commands + 1] = "    " .. (...):format(select(2, ...))
+    end
+    local parts, x, y, yrange, colours = (figure.heat and heat_parts or series_parts)(figure,
+        blocks)
+    local drawn = #parts > 0
+    add("unset label; unset arrow; unset object; set xtics autofreq; set ytics autofreq")
+    axis_lines(add, "x", figure.xlog, figure.xrange or figure.heat and x, x[1], x[2])
+    axis_lines(add, "y", figure.ylog, yrange, y[1], y[2])
     add("set xlabel %s noenhanced", quoted(figure.xlabel or ""))
     add("set ylabel %s noenhanced", quoted(figure.ylabel or ""))
     title_line(add, text.one_line(figure.title or ""), points, font)
@@ -230,13 +251,16 @@ local function one_plot(figure, blocks, commands, key, points, font)
     if key == "below" and font == 15 then
         add("set bmargin %d", 5 + legend_rows(figure.series, points))
     end
-    if #parts == 0 then
+    if colours then
+        heats.commands(add, figure.heat, colours[1], colours[2], quoted)
+    end
+    if not drawn then
         add "unset logscale; set xrange [0:1]; set yrange [0:1]"
         add "set label 'nothing to draw' at graph 0.5, 0.5 center"
         parts[1] = "NaN notitle"
     end
     add("plot %s", table.concat(parts, ", \\\n        "))
-    return low ~= nil
+    return drawn
 end
 
 -- The .gp file -> its text, whether anything is drawn.
@@ -251,13 +275,14 @@ local function script(figure, blocks, formats)
             .. "        margins char 9, char 3, char 6.5, char 5 spacing char 11, char 7"):format(
             rows, columns, quoted(figure.title or ""))
         for i, panel in ipairs(figure.panels) do
-            local shared = i == 1 and #panel.series > 1 and "below" or "none"
+            local shared = i == 1 and panel.series and #panel.series > 1 and "below" or "none"
             local key = panel.key == "inside" and "inside" or shared
             drawn = one_plot(panel, blocks, commands, key, width / columns - 100, 13) or drawn
         end
         commands[#commands + 1] = "    unset multiplot"
     else
-        drawn = one_plot(figure, blocks, commands, figure.key or "outside right", width - 70, 15)
+        drawn = one_plot(figure, blocks, commands, figure.heat and "none"
+            or figure.key or "outside right", width - 70, 15)
     end
     return ([[
 # Draws the .tsv file beside this script: gnuplot THIS_FILE.gp, from any folder.

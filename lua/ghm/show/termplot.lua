@@ -1,6 +1,7 @@
 -- Plots made of letters, for a terminal with any background.
 --
 --   termplot.steps { title, edges, values, log = true, ... } -> string (lines ended with \n)
+--   termplot.heat { title, x, z, names, log = true, ... } -> string: a row of shades for each list
 --   termplot.sparkline(values, { log, ascii }) -> one line, a letter for each value
 --
 -- Without a UTF-8 locale (or with ascii = true) bars are '#' and the frame '|', '-', '+'.
@@ -12,10 +13,12 @@ local M = {}
 local unicode = {
     eighths = { "▁", "▂", "▃", "▄", "▅", "▆", "▇" }, full = "█", empty = "·", reference = "━",
     side = "┤", wall = "│", floor = "─", corner = "└", tick = "┴",
+    shades = { " ", "░", "▒", "▓", "█" },
 }
 local ascii = {
     eighths = {}, full = "#", empty = ".", reference = "=",
     side = "+", wall = "|", floor = "-", corner = "+", tick = "+",
+    shades = { " ", ".", ":", "+", "#" },
 }
 
 -- Whether the locale says that the terminal takes UTF-8 (the first variable that is set decides).
@@ -165,6 +168,15 @@ local function bar_row(row, height, heights, marks, signs)
     return table.concat(cells)
 end
 
+-- At most `most` of n places, evenly chosen, first and last among them.
+local function some_of(n, most)
+    local places = {}
+    for k = 1, math.min(n, most) do
+        places[k] = n <= most and k or math.floor((k - 1) * (n - 1) / (most - 1) + 1.5)
+    end
+    return places
+end
+
 -- The floor of the frame with its ticks, and the labels under them.
 local function x_axis(edges, width, margin, signs)
     local floor, labels, taken = {}, {}, 0
@@ -185,6 +197,20 @@ local function x_axis(edges, width, margin, signs)
         line = text.pad(line, entry.from) .. entry.label
     end
     return (" "):rep(margin) .. signs.corner .. table.concat(floor), line
+end
+
+-- The same for columns that have names: as many of them as there is room for.
+local function x_names(names, width, margin, signs)
+    local widest = 1
+    for _, name in ipairs(names) do
+        widest = math.max(widest, text.width(name) + 1)
+    end
+    local floor, line = signs.floor:rep(width), ""
+    for _, k in ipairs(some_of(#names, math.max(2, math.floor(width / widest)))) do
+        local middle = margin + 1 + (k - 0.5) / #names * width
+        line = text.pad(line, math.floor(middle - text.width(names[k]) / 2)) .. names[k]
+    end
+    return (" "):rep(margin) .. signs.corner .. floor, line
 end
 
 -- Bars over regions.
@@ -248,6 +274,53 @@ function M.steps(plot)
         lines[#lines + 1] = ((" "):rep(margin + 1) .. text.pad(text.one_line(plot.xlabel or ""),
             room) .. foot):gsub(" +$", "")
     end
+    return table.concat(lines, "\n") .. "\n"
+end
+
+-- Shades over a grid, the first list on top; darker on a light terminal, lighter on a dark one.
+--   x      n + 1 rising numbers: the sides of the columns;  z: lists of n numbers
+--   names  one for each list;  xnames   one for each column, in place of numbers at their sides
+--   xlabel, title, label (what a shade says)    texts
+--   log, width (72), ascii: as for steps;  height (24): rows at most, evenly chosen
+function M.heat(plot)
+    local signs, width, log = signs_for(plot), plot.width or 72, plot.log
+    local low, high, rows = math.huge, -math.huge, {}
+    for i, at in ipairs(some_of(#plot.z, plot.height or 24)) do
+        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 16),
+            values = columns_of(plot.x, plot.z[at], width, log) }
+        local least, most = extent({ rows[i].values }, width)
+        low, high = math.min(low, least), math.max(high, most)
+    end
+    local lines, margin = { plot.title and text.one_line(plot.title) }, 3
+    if high == -math.huge then
+        lines[#lines + 1] = "(every cell is empty)"
+        return table.concat(lines, "\n") .. "\n"
+    end
+    for _, row in ipairs(rows) do
+        margin = math.max(margin, text.width(row.name) + 1)
+    end
+    local function place(v)
+        return log and math.log10(v) or v
+    end
+    local span, empty = place(high) - place(low), false
+    for _, row in ipairs(rows) do
+        local cells = {}
+        for c = 1, width do
+            local v = row.values[c]
+            local f = v and (span > 0 and (place(v) - place(low)) / span or 0.5)
+            cells[c] = f and signs.shades[math.min(5, math.floor(f * 5) + 1)] or signs.empty
+            empty = empty or not f
+        end
+        lines[#lines + 1] = text.pad(row.name .. " ", margin, "right") .. signs.wall
+            .. table.concat(cells):gsub(" +$", "")
+    end
+    lines[#lines + 1], lines[#lines + 2] = (plot.xnames and x_names or x_axis)(
+        plot.xnames or plot.x, width, margin, signs)
+    local foot = ("'%s' %s  to  %s %s%s%s"):format(signs.shades[1], tick_label(low),
+        signs.shades[5], tick_label(high), plot.label and "  " .. plot.label or "",
+        empty and "   " .. signs.empty .. " empty region" or "")
+    lines[#lines + 1] = ((" "):rep(margin + 1) .. text.pad(text.one_line(plot.xlabel or ""),
+        width - text.width(foot) - 1) .. " " .. foot)
     return table.concat(lines, "\n") .. "\n"
 end
 
