@@ -152,6 +152,9 @@ int ghm_config_default(int32_t task, ghm_config *out);
 
 /* SIGINT sets a flag that every pass polls; a second SIGINT has its usual effect. */
 int ghm_interrupt_catch(void);
+/* The same for every SIGINT from now on, whatever calls ghm_interrupt_catch: for a prompt, which
+ * outlives them. */
+int ghm_interrupt_keep(void);
 void ghm_interrupt_set(int32_t value);
 int32_t ghm_interrupted(void);
 

@@ -11,6 +11,7 @@
 
 static _Thread_local char last_error[512] = "no error";
 static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t keeps; /* every SIGINT is caught, not the first alone */
 
 int ghm_fail(int status, const char *format, ...)
 {
@@ -49,12 +50,19 @@ static void on_interrupt(int signal_number)
 
 int ghm_interrupt_catch(void)
 {
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction action = {.sa_handler = on_interrupt,
+                               .sa_flags = keeps ? 0 : (int)SA_RESETHAND};
     sigemptyset(&action.sa_mask);
     if (sigaction(SIGINT, &action, NULL) != 0) {
         return ghm_fail(GHM_E_DEVICE, "cannot catch SIGINT");
     }
     return GHM_OK;
+}
+
+int ghm_interrupt_keep(void)
+{
+    keeps = 1;
+    return ghm_interrupt_catch();
 }
 
 void ghm_interrupt_set(int32_t value)

@@ -213,3 +213,12 @@ function TestCliMain.test_script_dir_is_absolute_from_any_folder()
     local output = script "print(cli.script_dir())"
     lu.assertEquals(output:sub(1, 1), "/")
 end
+
+function TestCliMain.test_the_spec_of_a_script_is_had_without_running_it()
+    local output, said, code = script([[
+        local spec, body = cli.spec_of(arg[0])
+        print(spec.question, type(body), #args.dumps)]], "once")
+    lu.assertEquals({ output, said, code }, { "Why?\tfunction\t1", "", 0 })
+    output = script "print(cli.spec_of '/nowhere.lua')"
+    lu.assertEquals(output, "nil")
+end

@@ -6,7 +6,9 @@ local clib = require "ghm.clib"
 local device = require "ghm.device"
 local ffi = require "ffi"
 local ghm = require "ghm"
+local posix = require "ghm.posix"
 local samples = require "samples"
+local scripts = require "scripts"
 local sketch = require "ghm.sketch"
 
 local TestCoreHostile = {}
@@ -298,4 +300,24 @@ function TestCoreHostile.test_an_interrupt_stops_a_pass_and_changes_nothing()
     unchanged()
     s:add(one)
     lu.assertEquals(s:facts().valid, 2 * ROWS * COLS)
+end
+
+-- In a process of its own, because catching lasts. raise() reaches it before it returns.
+function TestCoreHostile.test_every_interrupt_is_caught_once_a_prompt_has_asked()
+    for first, survives in pairs { ghm_interrupt_catch = 1, ghm_interrupt_keep = 3 } do
+        local out = posix.capture(([[luajit -e '
+            package.path = "%s/lua/?.lua"
+            local C, ffi = require("ghm.clib").C, require "ffi"
+            ffi.cdef "int raise(int);"
+            assert(C.%s() == 0)
+            for k = 1, 3 do
+                ffi.C.raise(2)
+                print(k, C.ghm_interrupted())
+                io.stdout:flush()
+                C.ghm_interrupt_set(0)
+                if k == 2 then C.ghm_interrupt_catch() end
+            end' 2>&1]]):format(scripts.root, first))
+        local _, caught = out:gsub("%d\t1", "")
+        lu.assertEquals(caught, survives, out)
+    end
 end

@@ -3,6 +3,7 @@
 --   cli.main(spec, body)      parses `arg`, runs body(args), exits
 --   cli.parse(spec, words)    words -> args; throws fault "usage"
 --   cli.script_dir()          absolute folder of the running script
+--   cli.spec_of(path)         the spec of a script, which is not run
 --
 -- spec = {
 --   name, question            "sweep_bins"; the first line of the help: what the script answers
@@ -164,10 +165,34 @@ local function verdict(problem, trace)
     return ("bug: %s\n%s"):format(tostring(problem), trace), fault.exit_codes.bug
 end
 
+local asked -- while spec_of reads a script: what main puts the script's spec into
+
+-- The spec and the body that a script gives to main, which does not run it: so the prompt calls
+-- the studies of experiments/. nil where the file cannot be read.
+function M.spec_of(path)
+    local script = loadfile(path)
+    if not script then
+        return nil
+    end
+    local own = { arg = { [0] = path } } -- the script finds its folder by arg[0]
+    asked = {}
+    local ok, problem = pcall(setfenv(script, setmetatable(own, { __index = _G })))
+    local spec, body = asked.spec, asked.body
+    asked = nil
+    if not ok then
+        error(problem, 0)
+    end
+    return spec, body
+end
+
 -- Runs a script: parses the command line, calls body(args), tells what went wrong in one line on
 -- stderr and leaves with fault.lua's exit code. body returns that code, or nil for 0.
--- Never returns.
+-- Returns only to spec_of.
 function M.main(spec, body)
+    if asked then
+        asked.spec, asked.body = spec, body
+        return
+    end
     local words, trace = {}, nil
     for i, word in ipairs(arg or {}) do -- a copy: unpack fails beyond some thousand words
         words[i] = word

@@ -29,7 +29,7 @@ local text = require "ghm.show.text"
 local M = {}
 
 -- A line that is redrawn on a terminal, and one every ten seconds elsewhere. stderr only.
-local function progress_of(args)
+function M.progress(args)
     local live, last, begun = posix.is_terminal(2), os.time(), os.time()
     return function(done, total)
         if args.quiet or total < 2 then
@@ -142,10 +142,8 @@ local function draw(run, figures, formats)
 end
 
 -- What the words of a command ask for together and cannot have.
-local function refuse_contradictions(args, task)
-    if task == "classification" and args.given.mu then
-        fault.raise("usage", "mu: GHM-C has none; --loss ghmr has")
-    elseif args.csv == "-" and args.json then
+local function refuse_contradictions(args)
+    if args.csv == "-" and args.json then
         fault.raise("usage", "--csv - and --json both write to stdout: give one of them")
     elseif args.out == "" or args.csv == "" then
         fault.raise("usage", "%s: expected a path, not an empty word",
@@ -153,8 +151,16 @@ local function refuse_contradictions(args, task)
     end
 end
 
--- Every combination of the axes' values, with the other keys that are the loss's.
-local function configurations_of(spec, args)
+-- What args ask of a study: the task, and every combination of the axes' values, with the other
+-- keys that are the loss's.
+function M.plan(spec, args)
+    local task = args.loss == "ghmr" and "regression" or "classification"
+    if task == "classification" then
+        if args.given.mu then
+            fault.raise("usage", "mu: GHM-C has none; --loss ghmr has")
+        end
+        args.keys.mu = nil
+    end
     local list = sweep.configurations(args.keys, spec.axes)
     for _, configuration in ipairs(list) do
         for _, key in ipairs(harmonise.keys) do
@@ -163,7 +169,7 @@ local function configurations_of(spec, args)
             end
         end
     end
-    return list
+    return task, list
 end
 
 -- Reads all steps. Returns the calls and the run folder, which is made when there is something to
@@ -171,7 +177,7 @@ end
 -- before minutes are spent.
 local function read(spec, args, source, configurations)
     local run
-    local show = progress_of(args)
+    local show = M.progress(args)
     local calls = sweep.read(source, { bins = args.keys.bins, mu = args.keys.mu,
         nonfinite = args.nonfinite, progress = function(done, total, valid)
             if not run and valid > 0 then
@@ -185,19 +191,24 @@ local function read(spec, args, source, configurations)
     return calls, run
 end
 
+-- What a study found, for a terminal: its table, its plot unless that is unwanted, its answer.
+function M.text(found, unwanted)
+    local parts = { text.table(found.rows, found.shown, { mark = found.mark }) }
+    if found.term and not unwanted then
+        parts[#parts + 1] = found.term
+    end
+    parts[#parts + 1] = table.concat(found.lines, "\n")
+    return table.concat(parts, "\n") .. "\n"
+end
+
 -- What was found, on stdout: the table and the answer, or --json, or --csv -.
 local function tell(found, calls, args, run, failed, complaint)
     if args.json then
         print(json.encode({ run = run.dir, rows = json.array(found.rows),
             answer = json.array(found.lines), failed = json.array(failed) }, { indent = 2 }))
     elseif args.csv ~= "-" then
-        local parts = { not args.quiet and heading(calls, args) .. "\n" or "",
-            text.table(found.rows, found.shown, { mark = found.mark }) }
-        if args.plot.term and found.term and not args.quiet then
-            parts[#parts + 1] = found.term
-        end
-        parts[#parts + 1] = table.concat(found.lines, "\n")
-        io.write(table.concat(parts, "\n"), "\n")
+        io.write(not args.quiet and heading(calls, args) .. "\n" or "", "\n",
+            M.text(found, args.quiet or not args.plot.term))
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
@@ -210,13 +221,9 @@ local function tell(found, calls, args, run, failed, complaint)
 end
 
 local function body(spec, args)
-    local task = args.loss == "ghmr" and "regression" or "classification"
-    refuse_contradictions(args, task)
+    refuse_contradictions(args)
+    local task, configurations = M.plan(spec, args)
     device.default(device.open(args.device, args.threads))
-    if task == "classification" then
-        args.keys.mu = nil
-    end
-    local configurations = configurations_of(spec, args)
     local source = sources.open(args, task)
     if args.dry_run then
         return dry_run(spec, args, source, configurations)
@@ -233,7 +240,7 @@ local function body(spec, args)
     return source:exit_code()
 end
 
--- Runs the script; never returns.
+-- Runs the script, by cli.main.
 function M.main(spec)
     spec.default_dump = spec.default_dump or "digits"
     cli.main(spec, function(args)
