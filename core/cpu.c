@@ -116,4 +116,35 @@ const ghm_kernels *ghm_kernels_choose(const char *isa)
     return found ? best : NULL;
 }
 
-const ghm_backend ghm_cpu_backend = {"cpu", cpu_open, cpu_close, cpu_sketch, cpu_gradient};
+static int cpu_memory_new(void *state, size_t bytes, void **out)
+{
+    (void)state;
+    *out = malloc(bytes ? bytes : 1);
+    return *out ? GHM_OK : ghm_fail(GHM_E_MEMORY, "no memory for an array of %zu bytes", bytes);
+}
+
+static void cpu_memory_free(void *state, void *at)
+{
+    (void)state;
+    free(at);
+}
+
+static int cpu_memory_copy(void *state, void *to, const void *from, size_t bytes)
+{
+    (void)state;
+    memcpy(to, from, bytes);
+    return GHM_OK;
+}
+
+const ghm_backend ghm_cpu_backend = {
+    .name = "cpu",
+    .open = cpu_open,
+    .close = cpu_close,
+    .sketch = cpu_sketch,
+    .gradient = cpu_gradient,
+    .exact = cpu_exact,
+    .synth = cpu_synth,
+    .memory_new = cpu_memory_new,
+    .memory_free = cpu_memory_free,
+    .memory_copy = cpu_memory_copy,
+};

@@ -20,6 +20,9 @@ void cpu_drop_tables(cpu_state *cpu);
 int cpu_sketch(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out);
 int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
                  const ghm_outputs *out);
+int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double *density,
+              double *loss);
+int cpu_synth(void *state, const ghm_recipe *recipe, float *pred, float *target, float *weight);
 
 /* A worker's message stays in its thread; this gives the caller's thread one. */
 int cpu_end_of_pass(int status);

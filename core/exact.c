@@ -3,7 +3,7 @@
  *
  * The oracle that approximations are held against. It reads the batch, unlike ghm_sketch_density.
  */
-#include "blocks.h"
+#include "cpu.h"
 #include "formula.h"
 
 #include <stdlib.h>
@@ -131,25 +131,11 @@ static double slide(double eps, const exact_work *work, double *density)
     return sum;
 }
 
-int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, double eps,
-                      double *density, double *loss)
+int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double *density,
+              double *loss)
 {
-    if (!device || !loss) {
-        return ghm_fail(GHM_E_ARGUMENT, "the device or the place for the loss is NULL");
-    }
-    GHM_TRY(ghm_check_batch(batch));
-    GHM_TRY(ghm_check_bins(batch->task, 1, mu));
-    if (!(eps > 0 && eps <= 1)) {
-        return ghm_fail(GHM_E_ARGUMENT, "eps is %g, expected a window above 0 and at most 1", eps);
-    }
-    if (batch->target_form == GHM_SOFT) {
-        return ghm_fail(GHM_E_SOFT, "the exact density is defined for hard targets");
-    }
+    const cpu_state *cpu = state;
     int64_t samples = batch->rows * batch->cols;
-    if (samples > UINT32_MAX) {
-        return ghm_fail(GHM_E_OVERFLOW, "%lld samples, expected fewer than 2^32",
-                        (long long)samples);
-    }
     size_t room = (size_t)samples + 1;
     bool boxes = batch->task == GHM_REGRESSION;
     exact_work work = {
@@ -173,7 +159,7 @@ int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, dou
             density[i] = NAN;
         }
         sort_by_key(&work);
-        evaluate(batch->task, mu, device->threads, &work);
+        evaluate(batch->task, mu, cpu->threads, &work);
         *loss = slide(eps, &work, density);
     }
     free(work.order);
@@ -182,4 +168,26 @@ int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, dou
     free(work.g);
     free(work.loss);
     return status;
+}
+
+int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, double eps,
+                      double *density, double *loss)
+{
+    if (!device || !loss) {
+        return ghm_fail(GHM_E_ARGUMENT, "the device or the place for the loss is NULL");
+    }
+    GHM_TRY(ghm_check_batch(batch));
+    GHM_TRY(ghm_check_bins(batch->task, 1, mu));
+    if (!(eps > 0 && eps <= 1)) {
+        return ghm_fail(GHM_E_ARGUMENT, "eps is %g, expected a window above 0 and at most 1", eps);
+    }
+    if (batch->target_form == GHM_SOFT) {
+        return ghm_fail(GHM_E_SOFT, "the exact density is defined for hard targets");
+    }
+    int64_t samples = batch->rows * batch->cols;
+    if (samples > UINT32_MAX) {
+        return ghm_fail(GHM_E_OVERFLOW, "%lld samples, expected fewer than 2^32",
+                        (long long)samples);
+    }
+    return device->backend->exact(device->state, batch, mu, eps, density, loss);
 }

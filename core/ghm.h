@@ -167,6 +167,14 @@ void ghm_device_free(ghm_device *device);
 const char *ghm_device_name(const ghm_device *device); /* "cpu avx2, 2 threads"; lives with it */
 int32_t ghm_device_threads(const ghm_device *device);
 
+/* Memory where the device computes: arrays of a batch and outputs that lie there are used in place,
+ * all others are copied piece by piece. On "cpu" it is ordinary memory. Contents are undefined at
+ * first; the device must outlive it. GHM_E_MEMORY where there is not so much. */
+int ghm_memory_new(ghm_device *device, int64_t bytes, void **out);
+void ghm_memory_free(ghm_device *device, void *memory);
+/* bytes from one place to another, each ordinary memory or the device's. */
+int ghm_memory_copy(ghm_device *device, void *to, const void *from, int64_t bytes);
+
 /* -- the sketch: read the data once -------------------------------------------------------- */
 
 /* An empty sketch that will answer exactly for every M of bins[0..n_bins): for regression, for

@@ -169,4 +169,13 @@ GHM_INLINE ghm_sample ghm_synth_box(const ghm_mixture *m, ghm_draw draw, ghm_dra
     return out;
 }
 
+/* Sample number `at` of a step: all that a backend's loop calls. */
+GHM_INLINE ghm_sample ghm_synth_sample(int task, const ghm_mixture *m, uint64_t seed, uint64_t at,
+                                       uint32_t step)
+{
+    return task == GHM_CLASSIFICATION
+             ? ghm_synth_class(m, ghm_philox(seed, at, step, 0))
+             : ghm_synth_box(m, ghm_philox(seed, at, step, 1), ghm_philox(seed, at, step, 2));
+}
+
 #endif

@@ -155,6 +155,15 @@ typedef struct ghm_coefficients {
     double grad_scale, loss_scale;
 } ghm_coefficients;
 
+/* What a synthetic batch is made from; see ghm_synth. */
+typedef struct ghm_recipe {
+    ghm_mixture mixture;
+    uint64_t seed;
+    int64_t samples;
+    uint32_t step;
+    int task;
+} ghm_recipe;
+
 /* One table per backend; registry.c alone knows which were built. Arguments are checked before. */
 typedef struct ghm_backend {
     const char *name;
@@ -164,6 +173,13 @@ typedef struct ghm_backend {
     int (*sketch)(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out);
     int (*gradient)(void *state, const ghm_batch *batch, const ghm_coefficients *coefficients,
                     const ghm_outputs *out);
+    int (*exact)(void *state, const ghm_batch *batch, double mu, double eps, double *density,
+                 double *loss);
+    int (*synth)(void *state, const ghm_recipe *recipe, float *pred, float *target, float *weight);
+    /* See ghm_memory_new. */
+    int (*memory_new)(void *state, size_t bytes, void **out);
+    void (*memory_free)(void *state, void *at);
+    int (*memory_copy)(void *state, void *to, const void *from, size_t bytes);
 } ghm_backend;
 
 struct ghm_device {

@@ -91,3 +91,31 @@ int32_t ghm_device_threads(const ghm_device *device)
 {
     return device ? device->threads : 0;
 }
+
+int ghm_memory_new(ghm_device *device, int64_t bytes, void **out)
+{
+    if (!device || !out || bytes < 0) {
+        return ghm_fail(GHM_E_ARGUMENT, "%s is %s",
+                        !device ? "the device"
+                        : !out  ? "the place for the memory"
+                                : "bytes",
+                        device && out ? "below 0" : "NULL");
+    }
+    return device->backend->memory_new(device->state, (size_t)bytes, out);
+}
+
+void ghm_memory_free(ghm_device *device, void *memory)
+{
+    if (device && memory) {
+        device->backend->memory_free(device->state, memory);
+    }
+}
+
+int ghm_memory_copy(ghm_device *device, void *to, const void *from, int64_t bytes)
+{
+    if (!device || bytes < 0 || (bytes > 0 && (!to || !from))) {
+        return ghm_fail(GHM_E_ARGUMENT, "the device or a place is NULL, or bytes (%lld) below 0",
+                        (long long)bytes);
+    }
+    return bytes ? device->backend->memory_copy(device->state, to, from, (size_t)bytes) : GHM_OK;
+}

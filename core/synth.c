@@ -1,6 +1,6 @@
 /* synth.c - synthetic batches: presets, drift, and the loop over samples. */
+#include "cpu.h"
 #include "philox.h"
-#include "private.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -130,6 +130,29 @@ static int check_mixture(const ghm_mixture *m)
     return GHM_OK;
 }
 
+int cpu_synth(void *state, const ghm_recipe *recipe, float *pred, float *target, float *weight)
+{
+    cpu_state *cpu = state;
+    int stopped = 0; /* each thread's own */
+#pragma omp parallel for schedule(static) num_threads(cpu->threads) reduction(| : stopped)
+    for (int64_t i = 0; i < recipe->samples; i++) {
+        if (i % 4096 == 0) {
+            stopped |= ghm_interrupted();
+        }
+        if (stopped) {
+            continue;
+        }
+        ghm_sample sample = ghm_synth_sample(recipe->task, &recipe->mixture, recipe->seed,
+                                             (uint64_t)i, recipe->step);
+        pred[i] = sample.pred;
+        target[i] = sample.target;
+        if (weight) {
+            weight[i] = sample.weight;
+        }
+    }
+    return cpu_end_of_pass(stopped ? GHM_E_INTERRUPTED : GHM_OK);
+}
+
 int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint64_t seed,
               int64_t step, int64_t rows, int64_t cols, float *pred, float *target, float *weight)
 {
@@ -146,26 +169,6 @@ int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint
         return ghm_fail(GHM_E_ARGUMENT, "task is %d, expected 0 or 1", task);
     }
     GHM_TRY(check_mixture(mixture));
-    uint32_t when = (uint32_t)step;
-    int stopped = 0; /* each thread's own */
-#pragma omp parallel for schedule(static) num_threads(device->threads) reduction(| : stopped)
-    for (int64_t i = 0; i < rows * cols; i++) {
-        if (i % 4096 == 0) {
-            stopped |= ghm_interrupted();
-        }
-        if (stopped) {
-            continue;
-        }
-        uint64_t at = (uint64_t)i;
-        ghm_sample sample = task == GHM_CLASSIFICATION
-                              ? ghm_synth_class(mixture, ghm_philox(seed, at, when, 0))
-                              : ghm_synth_box(mixture, ghm_philox(seed, at, when, 1),
-                                              ghm_philox(seed, at, when, 2));
-        pred[i] = sample.pred;
-        target[i] = sample.target;
-        if (weight) {
-            weight[i] = sample.weight;
-        }
-    }
-    return stopped ? ghm_fail(GHM_E_INTERRUPTED, "interrupted") : GHM_OK;
+    ghm_recipe recipe = {*mixture, seed, rows * cols, (uint32_t)step, task};
+    return device->backend->synth(device->state, &recipe, pred, target, weight);
 }
