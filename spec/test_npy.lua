@@ -125,7 +125,8 @@ function TestNpy:test_warns_of_trailing_bytes()
 end
 
 function TestNpy:test_refuses_bad_magic()
-    self:refuse("\147NUMPZ\1\0" .. ("x"):rep(100), "byte 0", "expected npy or npz")
+    self:refuse("\147NUMPZ\1\0" .. ("x"):rep(100), "byte 0",
+        "expected npy or pt or npz or safetensors")
 end
 
 function TestNpy:test_refuses_unknown_versions()

@@ -25,14 +25,17 @@ local M = {}
 --   format             its name
 --   extensions         what its files in a folder are called; a file given by its path is read
 --                      whatever it is called
---   claims(head)       whether a file that begins with this string is its own
+--   claims(head, file) whether a file (mapfile) that begins with this string is its own
 --   open(file, opts)   mapfile -> list of { name, dtype, shape, n, bytes, stored, offset,
 --                      read() -> array }, list of warnings
-local readers = { require "ghm.dumps.npy", require "ghm.dumps.npz" }
+local readers = {
+    require "ghm.dumps.npy", require "ghm.dumps.pt", require "ghm.dumps.npz",
+    require "ghm.dumps.safetensors",
+}
 
-local extensions, formats = {}, {}
-for k, reader in ipairs(readers) do
-    formats[k] = reader.format
+local extensions, formats = {}, nil
+for _, reader in ipairs(readers) do
+    formats = formats and formats .. " or " .. reader.format or reader.format
     for _, extension in ipairs(reader.extensions) do
         extensions[extension] = true
     end
@@ -72,7 +75,7 @@ local function add_folder(files, folder)
     end
     if #files == before then
         fault.raise("dump", "%s: the folder holds no dump, expected %s files", folder,
-            table.concat(formats, " or "))
+            formats)
     end
 end
 
@@ -127,7 +130,7 @@ function M.open(path, opts)
     local file = mapfile.open(path)
     local head = file:read(0, math.min(file.size, 16))
     for _, reader in ipairs(readers) do
-        if reader.claims(head) then
+        if reader.claims(head, file) then
             local self = setmetatable({ path = path, format = reader.format, names = {},
                 entries = {}, cache = {}, source = file }, File)
             local entries
@@ -140,7 +143,7 @@ function M.open(path, opts)
         end
     end
     return file:refuse(nil, 0, "the first bytes are of no known format, expected %s",
-        table.concat(formats, " or "))
+        formats)
 end
 
 local function no_array(self, name)

@@ -23,7 +23,7 @@ local SEEK_END = 2
 local PROT_READ, MAP_PRIVATE = 1, 2
 local MAP_FAILED = ffi.cast("void *", -1)
 local EMFILE, EISDIR, ESPIPE = 24, 21, 29
-local READ_LIMIT = 2 ^ 24 -- headers and directories; array data is mapped
+local READ_LIMIT = 1e8 -- headers and directories; array data is mapped
 
 local File = {}
 File.__index = File
@@ -98,7 +98,7 @@ local function check_range(self, offset, length, array)
     end
 end
 
--- `length` bytes (at most 16 MiB) from `offset` as a string. Fault "dump" outside the file.
+-- `length` bytes (at most 1e8) from `offset` as a string. Fault "dump" outside the file.
 function File:read(offset, length, array)
     check_range(self, offset, length, array)
     assert(length <= READ_LIMIT, "array data is mapped, not read")
@@ -130,6 +130,12 @@ function File:map(offset, length, array)
         end)
     end
     return ffi.cast("uint8_t *", self.mapping) + offset, self.mapping
+end
+
+-- What the file is called, without folder and extension.
+function File:stem()
+    local base = self.path:match "[^/]*$"
+    return base:match "^(.+)%.[^.]*$" or base
 end
 
 function File:close()

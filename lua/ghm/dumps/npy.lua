@@ -1,7 +1,8 @@
 -- The .npy format 1.0, 2.0, 3.0: a magic string, a Python dict literal, the elements.
 
-local ffi = require "ffi"
 local array = require "ghm.array"
+local elements = require "ghm.dumps.elements"
+local uint = require "ghm.dumps.little"
 
 local M = { format = "npy", extensions = { "npy" } }
 
@@ -86,11 +87,20 @@ local function read_dict(text, refuse)
     return found
 end
 
+-- In Fortran order the first index runs fastest; nil where that is C order as well.
+local function fortran_strides(shape)
+    local strides, stride = {}, 1
+    for axis, extent in ipairs(shape) do
+        strides[axis], stride = stride, stride * extent
+    end
+    return not elements.is_dense(shape, strides) and strides or nil
+end
+
 -- Reads a header.
 --   take(n)             the next n bytes as a string; refuses by itself when there are fewer
 --   size                bytes of header and elements together
 --   refuse(reason, ...) throws; called for everything that is malformed
--- -> { dtype, shape, n, bytes (of the elements), start (bytes of the header), swapped, fortran }
+-- -> the elements as ghm.dumps.elements describes them, with start: the bytes of the header
 function M.header(take, size, refuse)
     local lead = take(8)
     local major, minor = lead:byte(7, 8)
@@ -100,85 +110,29 @@ function M.header(take, size, refuse)
         refuse("version %d.%d of .npy, expected 1.0, 2.0 or 3.0", major, minor)
     end
     local width = major == 1 and 2 or 4
-    local length, digits = 0, take(width)
-    for k = width, 1, -1 do
-        length = length * 256 + digits:byte(k)
-    end
+    local length = uint(take(width), 0, width)
     local start = 8 + width + length
     if length > HEADER_LIMIT then
         refuse("a header of %.0f bytes, expected at most %d", length, HEADER_LIMIT)
     end
     local dict = read_dict(take(length), refuse)
-    local info = { start = start, fortran = dict.fortran_order == "True" }
-    info.dtype, info.swapped = read_descr(dict.descr, refuse)
-    info.shape = read_shape(dict.shape, refuse)
-    local itemsize = array.itemsize[info.dtype]
-    info.n = array.count(info.shape)
-    if not info.n or info.n > 2 ^ 53 / itemsize then
+    local info = { start = start, shape = read_shape(dict.shape, refuse) }
+    local swapped
+    info.dtype, swapped = read_descr(dict.descr, refuse)
+    info.swapped = swapped and array.itemsize[info.dtype] > 1
+    info.n, info.bytes = elements.measure(info.dtype, info.shape)
+    if not info.n then
         refuse("shape %s has more than 2^53 bytes", array.shape_text(info.shape):sub(1, 60))
-    end
-    info.bytes = info.n * itemsize
-    if info.bytes > size - start then
+    elseif info.bytes > size - start then
         refuse("%s%s takes %.0f bytes, %.0f are there", info.dtype,
             array.shape_text(info.shape), info.bytes, size - start)
     end
-    info.swapped = info.swapped and itemsize > 1
+    info.strides = dict.fortran_order == "True" and fortran_strides(info.shape) or nil
     return info
 end
 
--- How the elements at an offset of a file come to the user: "mapped" where they lie, or
--- "converted" into a copy (byte order, Fortran order, alignment).
-function M.stored(info, offset)
-    local aligned = offset % array.itemsize[info.dtype] == 0
-    return aligned and not info.swapped and not info.fortran and "mapped" or "converted"
-end
-
--- Copies elements into C order and this machine's byte order.
-local function rearrange(info, source, target)
-    local size, rank = array.itemsize[info.dtype], #info.shape
-    local flip = info.swapped and size - 1 or 0 -- byte b of an element comes from byte b xor flip
-    local strides, index, stride = {}, {}, 1
-    for d = 1, rank do -- in Fortran order the first index runs fastest
-        strides[d], index[d], stride = stride, 0, stride * info.shape[d]
-    end
-    local from = 0
-    for k = 0, info.n - 1 do
-        local s, t = source + (info.fortran and from or k) * size, target + k * size
-        for b = 0, size - 1 do
-            t[b] = s[bit.bxor(b, flip)]
-        end
-        local d = info.fortran and rank or 0
-        while d > 0 do -- the next index in C order, as an odometer
-            index[d], from = index[d] + 1, from + strides[d]
-            if index[d] < info.shape[d] then
-                break
-            end
-            index[d], from = 0, from - info.shape[d] * strides[d]
-            d = d - 1
-        end
-    end
-end
-
--- The array whose elements begin at ptr (uint8_t pointer): a view kept alive by owner when
--- stored is "mapped", else a new array.
-function M.array(info, ptr, owner, stored)
-    if stored == "mapped" then
-        local view = array.view(ptr, info.dtype, info.shape, owner)
-        view.readonly = true
-        return view
-    end
-    local a = array.new(info.dtype, info.shape)
-    local target = ffi.cast("uint8_t *", a.ptr)
-    if info.swapped or info.fortran then
-        rearrange(info, ptr, target)
-    else
-        ffi.copy(target, ptr, info.bytes)
-    end
-    return a
-end
-
 -- An entry for an array that lies uncompressed in `file` (mapfile), its header at byte `at`, with
--- `size` bytes in all: { name, dtype, shape, n, bytes, stored, offset, start, read() -> array }.
+-- `size` bytes in all; the bytes of its header.
 function M.entry(file, name, at, size)
     local taken = 0
     local function refuse(reason, ...)
@@ -191,22 +145,12 @@ function M.entry(file, name, at, size)
         taken = taken + n
         return file:read(at + taken - n, n, name)
     end, size, refuse)
-    local offset = at + info.start
-    local stored = M.stored(info, offset)
-    return {
-        name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
-        stored = stored, offset = offset, start = info.start,
-        read = function()
-            local ptr, owner = file:map(offset, info.bytes, name)
-            return M.array(info, ptr, owner, stored)
-        end,
-    }
+    return elements.entry(file, name, info, at + info.start), info.start
 end
 
 -- The reader of a lone .npy -> list of one entry, named by the file's stem; list of warnings.
 function M.open(file)
-    local base = file.path:match "[^/]*$"
-    local entry = M.entry(file, base:match "^(.+)%.[^.]*$" or base, 0, file.size)
+    local entry = M.entry(file, file:stem(), 0, file.size)
     local trailing = file.size - entry.offset - entry.bytes
     local warning = trailing > 0 and ("%.0f bytes after the array are ignored"):format(trailing)
     return { entry }, { warning or nil }

@@ -2,6 +2,7 @@
 
 local ffi = require "ffi"
 local array = require "ghm.array"
+local elements = require "ghm.dumps.elements"
 local inflate = require "ghm.dumps.inflate"
 local npy = require "ghm.dumps.npy"
 local zip = require "ghm.dumps.zip"
@@ -10,7 +11,7 @@ local M = { format = "npz", extensions = { "npz" } }
 
 -- Whether a file that begins with the string `head` is of this format (an empty archive too).
 function M.claims(head)
-    return head:sub(1, 4) == "PK\3\4" or head:sub(1, 4) == "PK\5\6"
+    return zip.claims(head)
 end
 
 -- The directory's size must be what the array's header says, so that a reader never inflates
@@ -22,13 +23,6 @@ local function check_size(file, name, member, start, bytes)
     end
 end
 
-local function check_crc(file, name, member, crc)
-    if crc ~= member.crc then
-        file:refuse(name, member.offset, "CRC-32 %08x, expected %08x: the data is damaged",
-            crc, member.crc)
-    end
-end
-
 -- Turns the failure of stream:read or stream:finish into a fault.
 local function checked(file, name, member, ok, reason)
     if not ok then
@@ -37,13 +31,12 @@ local function checked(file, name, member, ok, reason)
 end
 
 local function stored_entry(file, name, member, opts)
-    local entry = npy.entry(file, name, member.offset, member.size)
-    check_size(file, name, member, entry.start, entry.bytes)
+    local entry, start = npy.entry(file, name, member.offset, member.size)
+    check_size(file, name, member, start, entry.bytes)
     local read = entry.read
     function entry.read()
         if opts.check_crc then
-            local ptr = file:map(member.offset, member.size, name)
-            check_crc(file, name, member, inflate.crc32(0, ptr, member.size))
+            zip.check_crc(file, name, member)
         end
         return read()
     end
@@ -83,19 +76,19 @@ local function inflated_entry(file, name, member)
             local data = ffi.cast("uint8_t *", a.ptr)
             checked(file, name, member, again:read(data, info.bytes))
             checked(file, name, member, again:finish())
-            check_crc(file, name, member, again.crc)
+            zip.check_crc(file, name, member, again.crc)
             again:close()
-            if npy.stored(info, 0) == "mapped" then
+            if elements.stored(info, 0) == "mapped" then
                 return a
             end
-            local ordered = npy.array(info, data, a, "converted")
+            local ordered = elements.array(info, data, a, "converted")
             a:free()
             return ordered
         end,
     }
 end
 
--- The reader -> list of entries as npy.entry makes them, list of warnings.
+-- The reader -> list of entries, list of warnings.
 -- opts.check_crc: check stored members too when they are read.
 function M.open(file, opts)
     local entries, warnings = {}, {}

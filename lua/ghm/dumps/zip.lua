@@ -3,6 +3,7 @@
 -- comment, with nothing between or after them. Whatever could be read in two ways is refused.
 
 local inflate = require "ghm.dumps.inflate"
+local uint = require "ghm.dumps.little"
 
 local M = {}
 
@@ -11,13 +12,9 @@ local ENTRY, LOCAL = "PK\1\2", "PK\3\4"
 local DIRECTORY_LIMIT = 2 ^ 24 -- bytes; names for some hundred thousand arrays
 local MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF -- "see the zip64 record"
 
--- The unsigned little-endian number of `size` bytes at the 0-based byte `at` of s.
-local function uint(s, at, size)
-    local v = 0
-    for k = at + size, at + 1, -1 do
-        v = v * 256 + s:byte(k)
-    end
-    return v -- beyond 2^53 rounded, and then larger than any file
+-- Whether a file that begins with the string `head` is an archive (an empty one too).
+function M.claims(head)
+    return head:sub(1, 4) == LOCAL or head:sub(1, 4) == END
 end
 
 -- The place of the end record -> its offset, its 22 bytes.
@@ -173,10 +170,7 @@ local function locate(file, member, limit)
     end
 end
 
--- The members in the directory's order: list of { name, method (0 stored, 8 deflate), crc, size,
--- packed (bytes in the file), offset (of the data) }. All lie inside the file, none overlap, no
--- name occurs twice. file: a mapfile. Fault "dump" otherwise.
-function M.members(file)
+local function read_members(file)
     local dir = find_directory(file)
     local text = file:read(dir.offset, dir.size)
     local members, known, at = {}, {}, 0
@@ -208,6 +202,27 @@ function M.members(file)
         end
     end
     return members
+end
+
+local directories = setmetatable({}, { __mode = "k" }) -- file -> members
+
+-- The members in the directory's order: list of { name, method (0 stored, 8 deflate), crc, size,
+-- packed (bytes in the file), offset (of the data) }. All lie inside the file, none overlap, no
+-- name occurs twice. file: a mapfile, whose directory is read once. Fault "dump" otherwise.
+function M.members(file)
+    local members = directories[file] or read_members(file)
+    directories[file] = members
+    return members
+end
+
+-- Refuses a member whose bytes have another CRC-32 than the directory says. crc: of what was
+-- inflated; nil: of the bytes of a stored member, which are read for it.
+function M.check_crc(file, name, member, crc)
+    crc = crc or inflate.crc32(0, file:map(member.offset, member.size, name), member.size)
+    if crc ~= member.crc then
+        file:refuse(name, member.offset, "CRC-32 %08x, expected %08x: the data is damaged",
+            crc, member.crc)
+    end
 end
 
 return M

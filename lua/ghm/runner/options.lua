@@ -132,7 +132,7 @@ local function introduction(spec)
     if not spec.no_dump then
         lines[#lines + 1] = "\nDumps:"
         local fallback = spec.default_dump and "; without one, the bundled real dump" or ""
-        entry(lines, "DUMP...", "files, globs or folders (.npy .npz), or "
+        entry(lines, "DUMP...", "files, globs or folders (.npy .npz .safetensors .pt .pth), or "
             .. "synth:NAME[,key=value...]" .. fallback)
     end
     if spec.keys and #spec.keys > 0 then

@@ -2,7 +2,8 @@
 -- 14 digits and read laxly.)
 --
 --   json.encode(value, { indent = 2 })  -> string; a value JSON has no form for is a bug (error)
---   json.decode(string)                 -> value, or nil and a reason with the byte position
+--   json.decode(string)                 -> value, or nil, a reason with the byte position, and the
+--                                       position and the reason without it
 --   json.null                           null, both ways
 --   json.array(t)                       marks t as a list, so that an empty one is []
 --   json.object { {k, v}, ... }         an object whose keys keep this order
@@ -174,7 +175,7 @@ local escapes = { b = "\b", f = "\f", n = "\n", r = "\r", t = "\t",
     ['"'] = '"', ["\\"] = "\\", ["/"] = "/" }
 
 local function refuse(position, what)
-    error({ json = ("byte %d: %s"):format(position, what) }, 0)
+    error({ position = position, what = what }, 0)
 end
 
 local function skip(s, i)
@@ -334,30 +335,33 @@ function read_value(s, i, depth)
     return read_number(s, i)
 end
 
--- string -> value (lists are marked as by json.array; null is json.null), or nil and the reason.
--- Refused: anything outside RFC 8259, bytes that are not UTF-8, duplicate keys, more than 64
--- levels, integers beyond 2^53, numbers beyond a double.
-function M.decode(s)
+local function read_text(s)
     local at = s:find "[\128-\255]"
     while at do
         local n = text.utf8_at(s, at)
         if not n then
-            return nil, ("byte %d: not UTF-8"):format(at)
+            refuse(at, "not UTF-8")
         end
         at = s:find("[\128-\255]", at + n)
     end
-    local ok, value = pcall(function()
-        local value, i = read_value(s, 1, 0)
-        i = skip(s, i)
-        if i <= #s then
-            refuse(i, "text after the value")
-        end
-        return value
-    end)
+    local value, i = read_value(s, 1, 0)
+    i = skip(s, i)
+    if i <= #s then
+        refuse(i, "text after the value")
+    end
+    return value
+end
+
+-- string -> value (lists are marked as by json.array; null is json.null), or nil, the reason with
+-- the byte position counted from 1, that position, the reason alone. Refused: anything outside RFC
+-- 8259, bytes that are not UTF-8, duplicate keys, more than 64 levels, integers beyond 2^53,
+-- numbers beyond a double.
+function M.decode(s)
+    local ok, value = pcall(read_text, s)
     if ok then
         return value
-    elseif type(value) == "table" and value.json then
-        return nil, value.json
+    elseif type(value) == "table" and value.position then
+        return nil, ("byte %d: %s"):format(value.position, value.what), value.position, value.what
     end
     error(value, 0)
 end

@@ -1,0 +1,111 @@
+-- The elements of an array as they lie in a file, and how they become an array: used where they
+-- lie, or copied into C order and this machine's byte order.
+--
+-- A reader describes them by  dtype, shape, n, bytes (of all elements) and, where they differ from
+-- what the kernels take,
+--   strides   elements from one index of an axis to the next; nil: C order, no gaps
+--   swapped   whether the bytes of each element are in the other order
+
+local ffi = require "ffi"
+local array = require "ghm.array"
+
+local M = {}
+
+-- The number of elements of a shape and their bytes, or nil where there are more than 2^53.
+function M.measure(dtype, shape)
+    local n, size = array.count(shape), array.itemsize[dtype]
+    if n and n <= 2 ^ 53 / size then
+        return n, n * size
+    end
+    return nil
+end
+
+-- The elements from the first to the last in the file, both counted. May be beyond 2^53 and is
+-- then rounded, but never below it.
+function M.span(info)
+    local last = 0
+    for axis, stride in ipairs(info.strides or {}) do
+        last = last + (info.shape[axis] - 1) * stride
+    end
+    return info.n == 0 and 0 or info.strides and last + 1 or info.n
+end
+
+-- Whether strides are those of C order without gaps; an axis of one element may have any.
+function M.is_dense(shape, strides)
+    local expected = 1
+    for axis = #shape, 1, -1 do
+        if shape[axis] == 0 then
+            return true
+        elseif shape[axis] ~= 1 and strides[axis] ~= expected then
+            return false
+        end
+        expected = expected * shape[axis]
+    end
+    return true
+end
+
+-- How elements at this byte of a file, or address, come to the user: "mapped" where they lie, or
+-- "converted" into a copy (byte order, strides, alignment).
+function M.stored(info, offset)
+    local aligned = offset % array.itemsize[info.dtype] == 0
+    return aligned and not info.swapped and not info.strides and "mapped" or "converted"
+end
+
+-- Copies elements into C order and this machine's byte order.
+local function rearrange(info, source, target)
+    local size, rank, strides = array.itemsize[info.dtype], #info.shape, info.strides
+    local flip = info.swapped and size - 1 or 0 -- byte b of an element comes from byte b xor flip
+    local index, from = {}, 0
+    for axis = 1, rank do
+        index[axis] = 0
+    end
+    for k = 0, info.n - 1 do
+        local s, t = source + (strides and from or k) * size, target + k * size
+        for b = 0, size - 1 do
+            t[b] = s[bit.bxor(b, flip)]
+        end
+        local axis = strides and rank or 0
+        while axis > 0 do -- the next index in C order, as an odometer
+            index[axis], from = index[axis] + 1, from + strides[axis]
+            if index[axis] < info.shape[axis] then
+                break
+            end
+            index[axis], from = 0, from - info.shape[axis] * strides[axis]
+            axis = axis - 1
+        end
+    end
+end
+
+-- The array whose elements begin at ptr (uint8_t pointer): a read-only view kept alive by owner
+-- when stored is "mapped", else a new array.
+function M.array(info, ptr, owner, stored)
+    if stored == "mapped" then
+        local view = array.view(ptr, info.dtype, info.shape, owner)
+        view.readonly = true
+        return view
+    end
+    local a = array.new(info.dtype, info.shape)
+    local target = ffi.cast("uint8_t *", a.ptr)
+    if info.swapped or info.strides then
+        rearrange(info, ptr, target)
+    else
+        ffi.copy(target, ptr, info.bytes)
+    end
+    return a
+end
+
+-- An entry (as ghm.dumps.dump describes them) for elements that lie uncompressed at a byte of
+-- `file`, a mapfile.
+function M.entry(file, name, info, offset)
+    local stored = M.stored(info, offset)
+    return {
+        name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
+        stored = stored, offset = offset,
+        read = function()
+            local ptr, owner = file:map(offset, M.span(info) * array.itemsize[info.dtype], name)
+            return M.array(info, ptr, owner, stored)
+        end,
+    }
+end
+
+return M
