@@ -66,6 +66,11 @@ int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near)
     return near;
 }
 
+typedef struct ghm_edge {
+    float threshold;
+    double norm;
+} ghm_edge;
+
 static int ascending(const void *a, const void *b)
 {
     float x = ((const ghm_edge *)a)->threshold, y = ((const ghm_edge *)b)->threshold;
@@ -154,7 +159,7 @@ static int split_cells(ghm_edges *edges)
     return GHM_OK;
 }
 
-int ghm_edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out)
+static int edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out)
 {
     ghm_edges *edges = calloc(1, sizeof *edges);
     if (!edges) {
@@ -181,6 +186,31 @@ int ghm_edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out)
         return status;
     }
     *out = edges;
+    return GHM_OK;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* bins or numbers: the list; the other one is NULL. */
+static int declare(ghm_numbers *out, const int64_t *bins, const double *numbers, int64_t n)
+{
+    double *own = out->at = malloc((size_t)(n + 1) * sizeof *own);
+    if (!own) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld numbers", (long long)n);
+    }
+    for (int64_t i = 0; i < n; i++) {
+        own[i] = bins ? (double)bins[i] : numbers[i];
+    }
+    qsort(own, (size_t)n, sizeof *own, by_number);
+    for (int64_t i = 0; i < n; i++) {
+        if (i == 0 || own[i] != own[out->n - 1]) {
+            own[out->n++] = own[i];
+        }
+    }
     return GHM_OK;
 }
 
@@ -228,14 +258,30 @@ int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *m
     for (int64_t i = 0; i < n_knots; i++) {
         list[n++] = (ghm_edge){round_up(knots[i]), ghm_sigmoid(knots[i])};
     }
-    int status = ghm_edges_from(task, list, n, out);
+    ghm_edges *edges = NULL;
+    int status = edges_from(task, list, n, &edges);
     free(list);
-    return status;
+    if (status == GHM_OK) {
+        bool boxes = task == GHM_REGRESSION;
+        ghm_numbers *declared = edges->declared;
+        status = declare(&declared[GHM_DECLARED_BINS], bins, NULL, n_bins);
+        status = status ? status : declare(&declared[GHM_DECLARED_MU], NULL, mu, boxes ? n_mu : 0);
+        status = status ? status : declare(&declared[GHM_DECLARED_KNOTS], NULL, knots, n_knots);
+    }
+    if (status != GHM_OK) {
+        ghm_edges_release(edges);
+        return status;
+    }
+    *out = edges;
+    return GHM_OK;
 }
 
 void ghm_edges_release(ghm_edges *edges)
 {
     if (edges && --edges->references == 0) {
+        for (int i = 0; i < 3; i++) {
+            free(edges->declared[i].at);
+        }
         free(edges->thresholds);
         free(edges->norms);
         free(edges->split);

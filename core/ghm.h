@@ -39,7 +39,8 @@ enum ghm_status {
     GHM_E_LABEL,      /* an integer label outside the classes and the background */
     GHM_E_EDGES,      /* edges that were not declared when the sketch was made, or too many */
     GHM_E_MISMATCH,   /* two sketches that do not fit together */
-    GHM_E_FILE,       /* a file that cannot be read or written, or is no sketch */
+    GHM_E_FILE,       /* a file that cannot be read, or is no sketch */
+    GHM_E_WRITE,      /* a file that cannot be written */
     GHM_E_DEVICE,     /* no such device, or it failed */
     GHM_E_OVERFLOW,   /* more samples than the integer state can hold */
     GHM_E_INTERRUPTED /* ghm_interrupt_set(1), or SIGINT after ghm_interrupt_catch() */
@@ -197,15 +198,39 @@ int ghm_sketch_add(ghm_device *device, ghm_sketch *sketch, const ghm_batch *batc
 /* into += from. Both must have the same edges and kind of target. Hard targets: exact. */
 int ghm_sketch_merge(ghm_sketch *into, const ghm_sketch *from);
 
-/* Little-endian file with a checksum; written to a neighbour first and renamed. */
-int ghm_sketch_save(const ghm_sketch *sketch, const char *path);
-int ghm_sketch_load(const char *path, ghm_sketch **out);
+/* What was declared when the sketch was made, ascending, each value once; out may be NULL. Returns
+ * the number of values. mu of classification: none. */
+enum ghm_declared { GHM_DECLARED_BINS = 0, GHM_DECLARED_MU, GHM_DECLARED_KNOTS };
+int64_t ghm_sketch_declared(const ghm_sketch *sketch, int32_t what, double *out);
 
 int ghm_sketch_facts(const ghm_sketch *sketch, ghm_facts *out); /* totals; first_* are -1 */
 int32_t ghm_sketch_task(const ghm_sketch *sketch);
 int32_t ghm_sketch_soft(const ghm_sketch *sketch);    /* 1: holds soft targets */
 int64_t ghm_sketch_cells(const ghm_sketch *sketch);   /* cells in use */
 uint64_t ghm_sketch_digest(const ghm_sketch *sketch); /* equal state, equal digest */
+
+/* -- sketch files ----------------------------------------------------------------------------- */
+
+/* A file holds calls of the loss in their order, each a sketch and a note: a text for people and
+ * programs, which the core does not read. Little-endian, with a checksum; written to a neighbour
+ * first and renamed, so it is there whole or not at all. notes: NULL, or n texts, NULL for none. */
+int ghm_sketch_write(const ghm_sketch *const *sketches, const char *const *notes, int64_t n,
+                     const char *path);
+
+typedef struct ghm_reader ghm_reader;
+/* Reads a whole file; GHM_E_FILE says why it is refused. */
+int ghm_reader_open(const char *path, ghm_reader **out);
+/* Calls that ghm_reader_next has not given yet. */
+int64_t ghm_reader_left(const ghm_reader *reader);
+/* The next call. like: NULL, or a sketch whose edges the new one shares where both were declared
+ * alike. note is NULL where there is none, and lives until the next call of a function of reader. */
+int ghm_reader_next(ghm_reader *reader, const ghm_sketch *like, ghm_sketch **out,
+                    const char **note);
+void ghm_reader_free(ghm_reader *reader);
+
+/* A file of one call without a note. */
+int ghm_sketch_save(const ghm_sketch *sketch, const char *path);
+int ghm_sketch_load(const char *path, ghm_sketch **out);
 
 /* -- questions to a sketch: nothing reads data again ---------------------------------------- */
 

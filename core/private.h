@@ -55,10 +55,17 @@ enum {
 
 #define GHM_MORE 0x80000000u
 
+/* Ascending, each number once. */
+typedef struct ghm_numbers {
+    double *at;
+    int64_t n;
+} ghm_numbers;
+
 typedef struct ghm_edges {
     _Atomic int references;
     int task;
-    int shift, depth; /* depth: most edges inside one cell */
+    ghm_numbers declared[3]; /* by enum ghm_declared: what is answered exactly */
+    int shift, depth;        /* depth: most edges inside one cell */
     uint32_t n_cells, n_sides;
     int64_t n_thresholds;
     float *thresholds; /* ascending, distinct: interval i is [thresholds[i-1], thresholds[i]) */
@@ -71,12 +78,6 @@ typedef struct ghm_edges {
 
 int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *mu, int64_t n_mu,
                   const double *knots, int64_t n_knots, ghm_edges **out);
-/* The same from n edges in any order, as a file holds them. */
-typedef struct ghm_edge {
-    float threshold;
-    double norm;
-} ghm_edge;
-int ghm_edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out);
 void ghm_edges_release(ghm_edges *edges);
 bool ghm_edges_equal(const ghm_edges *a, const ghm_edges *b);
 
@@ -224,6 +225,26 @@ struct ghm_sketch {
 
 /* An empty sketch with these edges, whose reference it takes, also when it fails. */
 int ghm_sketch_with(ghm_edges *edges, ghm_sketch **out);
+
+/* -- sketch_bytes.c --------------------------------------------------------------------------- */
+
+/* A growing buffer when writing, a shrinking one when reading; failed: no memory, or cut short. */
+typedef struct ghm_bytes {
+    unsigned char *at;
+    size_t n, room;
+    bool failed;
+} ghm_bytes;
+
+void ghm_put(ghm_bytes *out, const void *data, size_t n);
+void ghm_put_count(ghm_bytes *out, uint64_t value);
+bool ghm_take(ghm_bytes *in, void *data, size_t n);
+/* A count of at most `most`; 0 and failed where it is none. */
+uint64_t ghm_take_count(ghm_bytes *in, uint64_t most);
+uint64_t ghm_checksum(const unsigned char *at, size_t n);
+
+void ghm_put_sketch(ghm_bytes *out, const ghm_sketch *sketch);
+/* like (NULL allowed): a sketch whose edges are shared where they are the same. */
+int ghm_take_sketch(ghm_bytes *in, const ghm_sketch *like, ghm_sketch **out);
 
 int ghm_soft_new(int64_t intervals, ghm_soft *out);
 void ghm_soft_add(ghm_soft *into, const ghm_soft *from, int64_t intervals);

@@ -357,3 +357,15 @@ int64_t ghm_sketch_intervals(const ghm_sketch *sketch)
 {
     return sketch->edges->n_thresholds + 1;
 }
+
+int64_t ghm_sketch_declared(const ghm_sketch *sketch, int32_t what, double *out)
+{
+    if (!sketch || what < GHM_DECLARED_BINS || what > GHM_DECLARED_KNOTS) {
+        return 0;
+    }
+    const ghm_numbers *list = &sketch->edges->declared[what];
+    if (out && list->n > 0) {
+        memcpy(out, list->at, (size_t)list->n * sizeof *out);
+    }
+    return list->n;
+}

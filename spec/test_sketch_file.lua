@@ -189,12 +189,12 @@ end
 function TestSketchFile:test_a_save_that_fails_names_the_path_and_leaves_nothing()
     local s = sketch.new { bins = 10 }
     local nowhere = self.folder.path .. "/no/such/a.sketch"
-    samples.refused("dump", { nowhere, "No such file" }, s.save, s, nowhere)
+    samples.refused("failed", { nowhere, "No such file" }, s.save, s, nowhere)
     assert(posix.make_folder(self.path))
-    samples.refused("dump", { self.path, "cannot rename into place" }, s.save, s, self.path)
+    samples.refused("failed", { self.path, "cannot rename into place" }, s.save, s, self.path)
     lu.assertEquals(self:files(), "a.sketch")
     local inside = self.folder:write("file", "") .. "/a.sketch"
-    samples.refused("dump", { inside, "Not a directory" }, s.save, s, inside)
+    samples.refused("failed", { inside, "Not a directory" }, s.save, s, inside)
 end
 
 -- -- lifetimes ------------------------------------------------------------------------------------

@@ -25,11 +25,12 @@ M.functions = {
     smooth_l1_norm = C.GHM_SMOOTH_L1_NORM,
 }
 
--- cuts: where regions begin, by bins and mu; shared by the sketches that share edges.
-local function wrap(pointer, cuts)
+-- shared: what the sketches of the same edges share: cuts, where regions begin, by bins and mu; and
+-- what was declared, once it has been asked for.
+local function wrap(pointer, shared)
     return setmetatable({
         c = clib.own(pointer, C.ghm_sketch_free),
-        cuts = cuts or {},
+        shared = shared or { cuts = {} },
         task = C.ghm_sketch_task(pointer) == C.GHM_REGRESSION and "regression" or "classification",
         answers = {},
     }, Sketch)
@@ -52,12 +53,6 @@ function M.new(spec)
     return wrap(out[0])
 end
 
-function M.load(path)
-    local out = clib.place "ghm_sketch *"
-    clib.check(C.ghm_sketch_load(path, out))
-    return wrap(out[0])
-end
-
 local function pointer_of(self)
     if not self.c then
         fault.raise("usage", "the sketch was freed")
@@ -69,7 +64,7 @@ end
 function Sketch:like()
     local out = clib.place "ghm_sketch *"
     clib.check(C.ghm_sketch_like(pointer_of(self), out))
-    return wrap(out[0], self.cuts)
+    return wrap(out[0], self.shared)
 end
 
 function Sketch:free()
@@ -118,8 +113,84 @@ function Sketch:merge(other)
     return self
 end
 
+-- What is answered exactly: { bins, mu, knots }, ascending lists.
+function Sketch:declared()
+    if not self.shared.declared then
+        local lists = {}
+        for name, what in pairs { bins = C.GHM_DECLARED_BINS, mu = C.GHM_DECLARED_MU,
+            knots = C.GHM_DECLARED_KNOTS } do
+            local n = tonumber(C.ghm_sketch_declared(pointer_of(self), what, nil))
+            local values = ffi.new("double[?]", math.max(n, 1))
+            C.ghm_sketch_declared(self.c, what, values)
+            lists[name] = {}
+            for k = 1, n do
+                lists[name][k] = values[k - 1]
+            end
+        end
+        self.shared.declared = lists
+    end
+    return self.shared.declared
+end
+
+-- Whether two sketches were made to answer the same.
+function Sketch:declares_as(other)
+    for name, values in pairs(self:declared()) do
+        local others = other:declared()[name]
+        for k = 1, math.max(#values, #others) do
+            if values[k] ~= others[k] then
+                return false
+            end
+        end
+    end
+    return self.task == other.task
+end
+
+-- -- files ---------------------------------------------------------------------------------------
+
 function Sketch:save(path)
-    clib.check(C.ghm_sketch_save(pointer_of(self), path))
+    M.write(path, { { sketch = self } })
+end
+
+-- calls: list of { sketch, note }, note a text or nil. The file is there whole or not at all; fault
+-- "failed" where it cannot be written.
+function M.write(path, calls)
+    local n = #calls
+    local pointers = ffi.new("const ghm_sketch *[?]", math.max(n, 1))
+    local notes = ffi.new("const char *[?]", math.max(n, 1))
+    for k, call in ipairs(calls) do
+        pointers[k - 1], notes[k - 1] = pointer_of(call.sketch), call.note
+    end
+    clib.check(C.ghm_sketch_write(pointers, notes, n, path))
+end
+
+-- The calls of a file: list of { sketch, note }. like: nil, or a sketch whose edges the new ones
+-- share where they were declared alike. Fault "dump": the file is foreign or damaged.
+function M.read(path, like)
+    local out, note = clib.place "ghm_reader *", ffi.new "const char *[1]"
+    clib.check(C.ghm_reader_open(path, out))
+    local reader, calls = clib.own(out[0], C.ghm_reader_free), {}
+    while C.ghm_reader_left(reader) > 0 do
+        local place = clib.place "ghm_sketch *"
+        clib.check(C.ghm_reader_next(reader, like and pointer_of(like), place, note))
+        local text = note[0] ~= nil and ffi.string(note[0]) or nil
+        local sketch = wrap(place[0])
+        if like and like:declares_as(sketch) then
+            sketch.shared = like.shared
+        end
+        like = sketch
+        calls[#calls + 1] = { sketch = sketch, note = text }
+    end
+    C.ghm_reader_free(ffi.gc(reader, nil))
+    return calls
+end
+
+-- A file of one call.
+function M.load(path)
+    local calls = M.read(path)
+    if #calls ~= 1 then
+        fault.raise("dump", "%s: holds %d calls, expected one", path, #calls)
+    end
+    return calls[1].sketch
 end
 
 -- Totals over all that was added.
@@ -184,12 +255,13 @@ end
 -- Where the regions of bins (and mu) begin among the intervals: int64_t[bins + 1].
 function Sketch:cut(bins, mu)
     local key = self.task == "regression" and ("%d %.17g"):format(bins, mu or 1) or bins
-    if not self.cuts[key] then
+    local cuts = self.shared.cuts
+    if not cuts[key] then
         local cut = ffi.new("int64_t[?]", bins + 1)
         clib.check(C.ghm_sketch_cut(pointer_of(self), bins, mu or 1, cut))
-        self.cuts[key] = cut
+        cuts[key] = cut
     end
-    return self.cuts[key]
+    return cuts[key]
 end
 
 -- Folds a per-interval array into regions, an array of the same type with `bins` entries.
