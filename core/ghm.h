@@ -26,7 +26,7 @@ extern "C" {
 /* cdef: begin */
 
 enum {
-    GHM_ABI = 1,         /* raised whenever a declaration in this region changes meaning */
+    GHM_ABI = 2,         /* raised whenever a declaration in this region changes meaning */
     GHM_MAX_BINS = 65536 /* the most unit regions of one configuration */
 };
 
@@ -114,6 +114,7 @@ typedef struct ghm_config {
     double momentum;    /* [0, 1) */
     double loss_weight; /* finite */
     double mu;          /* > 0; regression only */
+    double beta_max;    /* the most that a sample may weigh; 0: no limit */
     int32_t divide;     /* enum ghm_divide: by the non-empty regions, or by M (the paper) */
     int32_t start;      /* enum ghm_start: what S is before the first call */
     int32_t empty;      /* enum ghm_empty: what an empty region's S does */
@@ -121,11 +122,12 @@ typedef struct ghm_config {
 } ghm_config;
 
 typedef struct ghm_result {
-    double loss;       /* 0 with GHM_NONE: the elements come from ghm_gradient */
-    double tot;        /* max(valid, 1), or max(sum of weights, 1) for regression */
-    int64_t n;         /* non-empty regions of this call */
-    double beta_max;   /* largest beta of a non-empty region */
-    double grad_scale; /* what ghm_gradient multiplies beta * dl/dx with */
+    double loss;         /* 0 with GHM_NONE: the elements come from ghm_gradient */
+    double tot;          /* max(valid, 1), or max(sum of weights, 1) for regression */
+    int64_t n;           /* non-empty regions of this call */
+    int64_t limited;     /* regions of this call that beta_max holds down */
+    double beta_largest; /* of the non-empty regions */
+    double grad_scale;   /* what ghm_gradient multiplies beta * dl/dx with */
 } ghm_result;
 
 /* How one configuration's weights treat the samples of a sketch. See ghm_sketch_study. */
@@ -237,6 +239,10 @@ int ghm_sketch_load(const char *path, ghm_sketch **out);
 /* The declared edges cut the line of keys into intervals, 0..n-1 in rising g. */
 int64_t ghm_sketch_intervals(const ghm_sketch *sketch);
 
+/* Where they begin: interval i is [edge[i-1], edge[i]) of keys, the first from -inf (|d|: from 0) and
+ * the last to +inf. edge[intervals - 1]. */
+int ghm_sketch_edges(const ghm_sketch *sketch, float *edge);
+
 /* Per interval: number of samples of a group (enum ghm_group), out[intervals]. */
 int ghm_sketch_counts(const ghm_sketch *sketch, int32_t group, int64_t *out);
 
@@ -317,6 +323,14 @@ int ghm_mixture_preset(const char *name, double drift, ghm_mixture *out);
  * not on the size. Only IEEE basic operations are used, so every machine gives the same bits. */
 int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint64_t seed,
               int64_t step, int64_t rows, int64_t cols, float *pred, float *target, float *weight);
+
+/* -- resampling ------------------------------------------------------------------------------- */
+
+/* Both fill out[0..n), each entry a function of (seed, draw, its place) alone, the same on every
+ * machine: even numbers in (0, 1), and Poisson counts with the means mean[0..n), 0 to 2^53. A
+ * resampled histogram is Poisson with its own counts as means. 0 <= draw < 2^32. */
+int ghm_uniform(uint64_t seed, int64_t draw, int64_t n, double *out);
+int ghm_poisson(uint64_t seed, int64_t draw, int64_t n, const double *mean, int64_t *out);
 
 /* cdef: end */
 

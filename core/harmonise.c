@@ -27,6 +27,11 @@ static int check_config(const ghm_config *config)
         return ghm_fail(GHM_E_ARGUMENT, "loss_weight is %g, expected a finite number",
                         config->loss_weight);
     }
+    if (!(config->beta_max >= 0 && isfinite(config->beta_max))) {
+        return ghm_fail(GHM_E_ARGUMENT,
+                        "beta_max is %g, expected 0 (no limit) or a number above it",
+                        config->beta_max);
+    }
     if (config->divide < 0 || config->divide > GHM_DIVIDE_ALL || config->start < 0 ||
         config->start > GHM_START_CORRECTED || config->empty < 0 ||
         config->empty > GHM_EMPTY_DECAY || config->reduction < 0 || config->reduction > GHM_NONE) {
@@ -94,11 +99,17 @@ int ghm_harmonise(const ghm_config *config, const int64_t *R, const double *L, d
         beta[j] = 0;
         if (R[j] > 0) {
             beta[j] = tot / (used[j] * regions);
-            loss += L[j] / used[j];
-            result->beta_max = fmax(result->beta_max, beta[j]);
+            /* tot cancels: loss = loss_weight / n * sum of L_j / S_j, unless beta is held down. */
+            double share = L[j] / used[j];
+            if (config->beta_max > 0 && beta[j] > config->beta_max) {
+                beta[j] = config->beta_max;
+                share = beta[j] * regions / tot * L[j];
+                result->limited++;
+            }
+            loss += share;
+            result->beta_largest = fmax(result->beta_largest, beta[j]);
         }
     }
-    /* tot cancels: loss = loss_weight / n * sum of L_j / S_j. */
     double mean = n > 0 ? config->loss_weight * loss / regions : 0;
     result->loss = config->reduction == GHM_MEAN ? mean
                  : config->reduction == GHM_SUM  ? mean * tot

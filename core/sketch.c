@@ -369,3 +369,14 @@ int64_t ghm_sketch_declared(const ghm_sketch *sketch, int32_t what, double *out)
     }
     return list->n;
 }
+
+int ghm_sketch_edges(const ghm_sketch *sketch, float *edge)
+{
+    if (!sketch || !edge) {
+        return ghm_fail(GHM_E_ARGUMENT, "the %s is NULL",
+                        sketch ? "place for the edges" : "sketch");
+    }
+    const ghm_edges *edges = sketch->edges;
+    memcpy(edge, edges->thresholds, (size_t)edges->n_thresholds * sizeof *edge);
+    return GHM_OK;
+}

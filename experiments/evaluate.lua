@@ -14,8 +14,8 @@ ghm.cli.main({
     question = "One loss on the steps given, in order, sharing the momentum state.",
     default_dump = "digits",
     without = { "--out", "--name", "--plot", "--csv", "--dry-run", "--samples" },
-    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "divide", "start", "empty",
-        "reduction", "alpha", "gamma", "beta", "labels", single = true },
+    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
+        "empty", "reduction", "alpha", "gamma", "beta", "labels", single = true },
     options = function(parser)
         parser:option("--loss", "ghmc, ghmr, bce, focal, asl1 or smooth_l1 (ghmc)")
             :choices { "ghmc", "ghmr", "bce", "focal", "asl1", "smooth_l1" }:default "ghmc"
@@ -39,7 +39,8 @@ ghm.cli.main({
             local value, call = loss:forward_batch(batch, step.name)
             local bins = loss.config.bins
             local row = { step = step.name, level = batch.level, pred = batch.names.pred,
-                loss = call and value, n = call.n, tot = call.tot, beta_max = call.beta_max,
+                loss = call and value, n = call.n, tot = call.tot,
+                beta_largest = call.beta_largest,
                 samples = call.facts.samples, valid = call.facts.valid,
                 positive = call.facts.positive, nonfinite = call.facts.nonfinite,
                 soft = call.facts.soft, counts = ghm.harmonise.list(call.R, bins),
@@ -54,7 +55,7 @@ ghm.cli.main({
     if not args.json then
         local shown = { "step", { key = "valid" }, { key = "positive" },
             { key = "loss", format = "%.6g" }, { key = "n" },
-            { key = "beta_max", title = "largest beta", format = "%.4g" } }
+            { key = "beta_largest", title = "largest beta", format = "%.4g" } }
         if rows[1] and rows[1].level then
             table.insert(shown, 2, "level")
         end

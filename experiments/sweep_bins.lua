@@ -9,7 +9,7 @@ local ghm = require "ghm"
 local shown = {
     { key = "bins" }, { key = "loss", format = "%.4f" }, { key = "n", format = "%.1f" },
     { key = "empty_share", title = "empty", format = "%.2f" },
-    { key = "beta_max", title = "max beta", format = "%.4g" },
+    { key = "beta_largest", title = "max beta", format = "%.4g" },
     { key = "scarce_share", title = "scarce", format = "%.3f" },
     { key = "density_error_mean", title = "GD error", format = "%.3f" },
     { key = "density_error_max", title = "largest", format = "%.3g" },
@@ -25,8 +25,8 @@ ghm.experiment.main {
         .. "cosine with the exact density's gradient; entropy of the contributions (1: flat); "
         .. "Rudemo's score (least is best); Knuth's log posterior (greatest is best).",
     axes = { "bins", "momentum" },
-    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "divide", "start", "empty", "eps",
-        "labels", single = true, bins = "5:50:5", momentum = "0" },
+    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
+        "empty", "eps", "labels", single = true, bins = "5:50:5", momentum = "0" },
     options = function(parser)
         parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
             :default "ghmc":show_default(false)

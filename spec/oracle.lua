@@ -137,7 +137,8 @@ local starts = {
 }
 
 -- One call: state is a table that lives as long as the loss ({} at first); c has bins, momentum,
--- loss_weight, divide, start, empty and reduction, all given. Returns { loss, n, beta, used }.
+-- loss_weight, beta_max, divide, start, empty and reduction, all given. Returns { loss, n, limited,
+-- beta, used }.
 function M.step(c, state, R, L, tot)
     local m, n = c.momentum, 0
     for j = 1, c.bins do
@@ -155,7 +156,7 @@ function M.step(c, state, R, L, tot)
             state.k[j] = state.k[j] + 1
         end
     end
-    local out = { loss = 0, n = n, beta = {}, used = {} }
+    local out = { loss = 0, n = n, limited = 0, beta = {}, used = {} }
     local regions = c.divide == "all" and c.bins or n
     for j = 1, c.bins do
         local S = m > 0 and (state.S and state.S[j] or 0) or R[j]
@@ -164,6 +165,9 @@ function M.step(c, state, R, L, tot)
         end
         out.used[j] = S
         out.beta[j] = R[j] > 0 and tot / (S * regions) or 0
+        if c.beta_max > 0 and out.beta[j] > c.beta_max then
+            out.beta[j], out.limited = c.beta_max, out.limited + 1
+        end
         out.loss = out.loss + c.loss_weight * out.beta[j] * L[j]
     end
     if c.reduction == "mean" then

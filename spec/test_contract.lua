@@ -101,8 +101,8 @@ function TestContract.test_structs_have_no_holes()
     -- C compilers agree on these offsets, so batches can be made in any language
     lu.assertEquals(ffi.sizeof "ghm_batch", 6 * 4 + 2 * 8 + 3 * 8)
     lu.assertEquals(ffi.sizeof "ghm_facts", 10 * 8)
-    lu.assertEquals(ffi.sizeof "ghm_config", 4 * 8 + 4 * 4)
-    lu.assertEquals(ffi.sizeof "ghm_result", 5 * 8)
+    lu.assertEquals(ffi.sizeof "ghm_config", 5 * 8 + 4 * 4)
+    lu.assertEquals(ffi.sizeof "ghm_result", 6 * 8)
     lu.assertEquals(ffi.sizeof "ghm_study", 6 * 8)
     lu.assertEquals(ffi.sizeof "ghm_outputs", 4 * 8)
 end

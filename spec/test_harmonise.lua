@@ -39,7 +39,7 @@ local function check_stream(config, calls)
         local R, L, tot = random_regions(bins)
         local got, wanted = apply(h, R, L, tot), oracle.step(h.config, state, R, L, tot)
         close(got.loss, wanted.loss, exact, "loss of call %d", call)
-        lu.assertEquals(got.n, wanted.n)
+        lu.assertEquals({ got.n, got.limited }, { wanted.n, wanted.limited })
         local most = 0
         for j = 1, bins do
             close(got.beta[j - 1], wanted.beta[j], exact, "beta[%d] of call %d", j, call)
@@ -48,7 +48,7 @@ local function check_stream(config, calls)
             lu.assertEquals(tonumber(h.updates[j - 1]), state.k and state.k[j] or 0)
             most = math.max(most, wanted.beta[j])
         end
-        close(got.beta_max, most, exact, "beta_max of call %d", call)
+        close(got.beta_largest, most, exact, "beta_largest of call %d", call)
         close(got.grad_scale, h.config.loss_weight / (h.config.reduction == "mean" and tot or 1),
             exact, "grad_scale of call %d", call)
     end
@@ -63,10 +63,10 @@ for _, divide in ipairs(clib.words.divide) do
                 local name = table.concat({ divide, start, empty, reduction }, "_")
                 TestHarmonise["test_stream_of_" .. name] = function()
                     for _, momentum in ipairs { 0, 0.1, 0.75, 0.99 } do
-                        for _, bins in ipairs { 1, 2, 10 } do
+                        for bins, beta_max in pairs { [1] = 0, [2] = 1.5, [10] = 0, [11] = 2 } do
                             check_stream({ bins = bins, momentum = momentum, divide = divide,
                                 start = start, empty = empty, reduction = reduction,
-                                loss_weight = 0.3 }, 12)
+                                loss_weight = 0.3, beta_max = beta_max }, 12)
                         end
                     end
                 end
@@ -77,7 +77,7 @@ end
 
 function TestHarmonise.test_defaults_are_those_of_mmdetection()
     lu.assertEquals(harmonise.defaults "classification", { bins = 10, momentum = 0,
-        loss_weight = 1, divide = "nonempty", start = "zero", empty = "keep",
+        loss_weight = 1, beta_max = 0, divide = "nonempty", start = "zero", empty = "keep",
         reduction = "mean" })
     lu.assertEquals(harmonise.defaults("regression").mu, 0.02)
 end
@@ -92,7 +92,7 @@ function TestHarmonise.test_a_first_hit_is_inflated_by_1_over_1_minus_m()
             local one = apply(h, { 8, 0, 0, 0, 0, 0, 0, 0, 0, 2 },
                 { 1, 0, 0, 0, 0, 0, 0, 0, 0, 3 }, 10)
             close(one.loss, plain.loss * factor, exact, "loss with start = %s", start)
-            close(one.beta_max, plain.beta_max * factor, exact, "beta with start = %s", start)
+            close(one.beta_largest, plain.beta_largest * factor, exact, "beta of %s", start)
         end
     end
 end
@@ -115,12 +115,28 @@ function TestHarmonise.test_five_pyramid_levels_that_share_one_state()
             local R, L = { size, size, size, size }, { 0, 0, 0, 0 }
             local r = apply(h, R, L, 4 * size)
             mean[level] = (r.beta[0] + r.beta[1] + r.beta[2] + r.beta[3]) / 4
-            close(apply(plain, R, L, 4 * size).beta_max, 1, exact, "beta without momentum")
+            close(apply(plain, R, L, 4 * size).beta_largest, 1, exact, "beta without momentum")
         end
     end
     for level, wanted in ipairs { 2.73, 0.74, 0.23, 0.076, 0.025 } do
         close(mean[level], wanted, { abs = wanted < 0.1 and 0.0005 or 0.005 },
             "mean beta of P%d", level + 2)
+    end
+end
+
+function TestHarmonise.test_beta_max_holds_down_the_stray_sample_alone()
+    for beta_max, expected in pairs { [0] = 500, [500] = 500, [20] = 20, [0.25] = 0.25 } do
+        local r = apply(harmonise.new("classification", { bins = 2, beta_max = beta_max }),
+            { 999, 1 }, { 1, 3 }, 1000)
+        local easy = beta_max == 0.25 and 0.25 or 500 / 999
+        close(r.beta[0], easy, exact, "beta of the easy region, beta_max = %g", beta_max)
+        close(r.beta[1], expected, exact, "beta of the stray sample, beta_max = %g", beta_max)
+        close(r.loss, (easy + 3 * expected) / 1000, exact, "loss, beta_max = %g", beta_max)
+        lu.assertEquals(r.limited, beta_max == 0.25 and 2 or beta_max == 20 and 1 or 0)
+    end
+    for _, wrong in ipairs { -1, 0 / 0, math.huge } do
+        samples.refused("usage", { "beta_max is", "expected 0 (no limit)" }, harmonise.new,
+            "classification", { beta_max = wrong })
     end
 end
 

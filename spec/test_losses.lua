@@ -26,7 +26,7 @@ function TestLosses.test_ghmc_of_four_samples_by_hand()
     local value, call = ghm.GHMC():forward({ -3, -1, 0, -2 }, { 0, 0, 1, 1 })
     close(value, mean { oracle.softplus(-3), oracle.softplus(-1), math.log(2),
         oracle.softplus(2) }, { rel = 1e-9 }, "loss")
-    lu.assertEquals({ call.n, call.tot, call.beta_max }, { 4, 4, 1 })
+    lu.assertEquals({ call.n, call.tot, call.beta_largest }, { 4, 4, 1 })
     lu.assertEquals(samples.list(call.R, 10), { 1, 0, 1, 0, 0, 1, 0, 0, 1, 0 })
 end
 

@@ -71,7 +71,7 @@ function TestSweep.test_rows_are_the_losses_taken_step_by_step()
             for k, part in ipairs(parts) do
                 local value, call = loss:forward(unpack(part))
                 list[k], sum, n = value, sum + value, n + call.n
-                largest = math.max(largest, call.beta_max)
+                largest = math.max(largest, call.beta_largest)
             end
             local squares = 0
             for _, value in ipairs(list) do
@@ -80,7 +80,7 @@ function TestSweep.test_rows_are_the_losses_taken_step_by_step()
             local what = ("%s, row %d, "):format(task, i)
             close(row.loss, sum / 4, { rel = 1e-8 }, what .. "loss")
             close(row.loss_sd, math.sqrt(squares / 3), { rel = 1e-6 }, what .. "its deviation")
-            close(row.beta_max, largest, { rel = 1e-12 }, what .. "largest beta")
+            close(row.beta_largest, largest, { rel = 1e-12 }, what .. "largest beta")
             close(row.empty_share, 1 - n / 4 / row.bins, { abs = 1e-12 }, what .. "empty share")
             lu.assertEquals({ row.n, row.calls }, { n / 4, 4 }, what)
         end

@@ -15,10 +15,11 @@ Harmonise.__index = Harmonise
 
 -- key -> {prefix of the C enum} for words, true for numbers
 local switches = {
-    bins = true, momentum = true, loss_weight = true, mu = true, divide = "GHM_DIVIDE_",
-    start = "GHM_START_", empty = "GHM_EMPTY_", reduction = "GHM_",
+    bins = true, momentum = true, loss_weight = true, mu = true, beta_max = true,
+    divide = "GHM_DIVIDE_", start = "GHM_START_", empty = "GHM_EMPTY_", reduction = "GHM_",
 }
-M.keys = { "bins", "momentum", "loss_weight", "mu", "divide", "start", "empty", "reduction" }
+M.keys = { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start", "empty",
+    "reduction" }
 
 -- The core's defaults: { bins = 10, momentum = 0, ..., start = "zero" }.
 function M.defaults(task)
@@ -87,7 +88,7 @@ function M.new(task, config)
 end
 
 -- One call of the loss from counts R (int64_t[bins]), loss sums L (double[bins]) and tot.
--- Returns { loss, n, tot, beta_max, grad_scale, R, L, used, beta } with cdata arrays.
+-- Returns { loss, n, tot, limited, beta_largest, grad_scale, R, L, used, beta } with cdata arrays.
 function Harmonise:apply(R, L, tot)
     local bins = self.config.bins
     local result = ffi.new "ghm_result"
@@ -95,8 +96,8 @@ function Harmonise:apply(R, L, tot)
     clib.check(C.ghm_harmonise(self.c, R, L, tot, self.S, self.updates, used, beta, result))
     self.calls = self.calls + 1
     return { loss = result.loss, n = tonumber(result.n), tot = result.tot,
-        beta_max = result.beta_max, grad_scale = result.grad_scale, R = R, L = L, used = used,
-        beta = beta }
+        limited = tonumber(result.limited), beta_largest = result.beta_largest,
+        grad_scale = result.grad_scale, R = R, L = L, used = used, beta = beta }
 end
 
 -- One call of the loss on the samples of a sketch.

@@ -9,7 +9,9 @@
 --     study = function(x) ... end       x = { task, calls, configurations, args }
 --   }
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), lines (its
--- answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal plot }.
+-- answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal plot,
+-- warnings = { {name, text}, ... }, recommendations = { { key, value, reason, and how sure it is:
+-- low, high, share (of the resamplings that chose value), as_good (a list) }, ... } }.
 
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
@@ -191,12 +193,26 @@ local function read(spec, args, source, configurations)
     return calls, run
 end
 
--- What a study found, for a terminal: its table, its plot unless that is unwanted, its answer.
+-- Each warning as a paragraph, "warning: " hanging before it.
+local function warnings_text(found)
+    local lines = {}
+    for _, warning in ipairs(found.warnings or {}) do
+        for i, line in ipairs(text.wrap(warning.text, 91)) do
+            lines[#lines + 1] = (i == 1 and "warning: " or "         ") .. line .. "\n"
+        end
+    end
+    return table.concat(lines)
+end
+
+-- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings, its
+-- answer.
 function M.text(found, unwanted)
     local parts = { text.table(found.rows, found.shown, { mark = found.mark }) }
     if found.term and not unwanted then
         parts[#parts + 1] = found.term
     end
+    local warned = warnings_text(found)
+    parts[#parts + 1] = warned ~= "" and warned or nil
     parts[#parts + 1] = table.concat(found.lines, "\n")
     return table.concat(parts, "\n") .. "\n"
 end
@@ -205,13 +221,16 @@ end
 local function tell(found, calls, args, run, failed, complaint)
     if args.json then
         print(json.encode({ run = run.dir, rows = json.array(found.rows),
-            answer = json.array(found.lines), failed = json.array(failed) }, { indent = 2 }))
+            answer = json.array(found.lines), warnings = json.array(found.warnings or {}),
+            recommendations = json.array(found.recommendations or {}),
+            failed = json.array(failed) }, { indent = 2 }))
     elseif args.csv ~= "-" then
         io.write(not args.quiet and heading(calls, args) .. "\n" or "", "\n",
             M.text(found, args.quiet or not args.plot.term))
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
+        where:write(args.csv == "-" and warnings_text(found) or "")
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
             "\n")
     end

@@ -15,6 +15,7 @@ local known = {
     momentum = { help = "momentum of the region counts", min = 0, below = 1 },
     loss_weight = { help = "factor of the loss" },
     mu = { help = "mu of GHM-R and ASL1, in the units of the boxes", above = 0 },
+    beta_max = { help = "the most that a sample may weigh, 0 for no limit", min = 0 },
     divide = { help = "by the non-empty regions, or by all" },
     start = { help = "what the momentum state is before the first call" },
     empty = { help = "what an empty region's state does" },

@@ -169,7 +169,7 @@ local panels = {
     { key = "scarce_share", title = "gradient from regions with R < 100",
         yrange = { 0, 1 } },
     { key = "empty_share", title = "share of empty regions", yrange = { 0, 1 } },
-    { key = "beta_max", title = "largest beta", ylog = true },
+    { key = "beta_largest", title = "largest beta", ylog = true },
     { key = "cosine", title = "cosine with the exact gradient" },
     { key = "entropy", title = "entropy of the contributions" },
 }

@@ -13,7 +13,7 @@ local M = {}
 M.SCARCE = 100 -- a region with fewer samples has a beta that is off by a tenth or more
 
 -- The columns of results.csv, in order.
-M.columns = { "bins", "momentum", "calls", "loss", "loss_sd", "n", "empty_share", "beta_max",
+M.columns = { "bins", "momentum", "calls", "loss", "loss_sd", "n", "empty_share", "beta_largest",
     "scarce_share", "density_error_max", "density_error_mean", "cosine", "entropy", "effective",
     "rudemo", "knuth" }
 
@@ -44,7 +44,7 @@ local function study_call(call, configuration, h, eps)
     local result = h:step(sketch)
     local N = call.facts.valid
     local row = { loss = result.loss, n = result.n, empty_share = 1 - result.n / bins,
-        beta_max = result.beta_max, samples = N }
+        beta_largest = result.beta_largest, samples = N }
     if N > 1 then
         row.rudemo, row.knuth = M.rudemo(result.R, bins, N), M.knuth(result.R, bins, N)
     end
@@ -62,7 +62,7 @@ local function study_call(call, configuration, h, eps)
     return row
 end
 
-local worst = { beta_max = true, density_error_max = true }
+local worst = { beta_largest = true, density_error_max = true }
 
 -- One row per configuration: means over the calls, and largest values where the name says so.
 -- calls: of sweep.read; eps: window of the exact density, nil for 1/bins.

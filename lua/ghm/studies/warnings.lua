@@ -1,0 +1,222 @@
+-- Warnings: what in a stream of calls will surprise whoever trains with GHM on it. Each has one
+-- definition here, the number behind it, and what to do.
+--
+--   warnings.of(trace) -> list of { name, text }      trace: of ghm.calls
+--
+-- Every function below takes a trace and returns such a warning, or nil.
+
+local calls = require "ghm.studies.calls"
+local text = require "ghm.show.text"
+
+local M = {}
+
+M.INFLATED = 1.1 -- a first hit's beta, over what its own count would make it
+M.FLICKER = 1.1 -- n of a call over that of the call before
+M.SATURATED = 0.5 -- share of the samples in the last region
+M.DROWNED = 3 -- mean beta of one level over another's
+M.SPARSE = 2 -- training steps from one dumped step to the next
+
+local function region_text(trace, j)
+    return ("region %d (g from %.3g)"):format(j + 1, j / trace.config.bins)
+end
+
+local function warning(name, ...)
+    return { name = name, text = name:gsub("_", " ") .. ": " .. (...):format(select(2, ...)) }
+end
+
+-- A beta in three digits that can be typed: 0.0251, 12.3, 2260.
+local function weight_text(x)
+    return (x < 1000 and "%.3g" or "%.0f"):format(x)
+end
+
+-- Calls visit(result, j, R, since) for every region of every call that holds samples; since is
+-- nil at its first hit, else the number of calls of this state since the last one.
+local function each_hit(trace, visit)
+    local last, clock = {}, {}
+    for _, result in ipairs(trace) do
+        local seen = last[result.state] or {}
+        local now = (clock[result.state] or 0) + 1
+        last[result.state], clock[result.state] = seen, now
+        for j = 0, trace.config.bins - 1 do
+            local R = tonumber(result.R[j])
+            if R > 0 then
+                visit(result, j, R, seen[j] and now - seen[j])
+                seen[j] = now
+            end
+        end
+    end
+end
+
+-- A state that starts at 0 moves only by 1 - m at a region's first hit.
+function M.cold_start(trace)
+    local m, worst, hits, firsts = trace.config.momentum, M.INFLATED, 0, 0
+    each_hit(trace, function(result, j, R, since)
+        local inflation = R / result.used[j]
+        if not since then
+            firsts = firsts + 1
+            hits = hits + (inflation > M.INFLATED and 1 or 0)
+            worst = math.max(worst, inflation)
+        end
+    end)
+    if m > 0 and hits > 0 then
+        return warning("cold_start", "%d of %d regions' first hits weigh up to %.3g times too much "
+            .. "(start=%s, momentum %g); it takes %d hits until less than 10 %% is left of that. "
+            .. "start=corrected divides it out.", hits, firsts, worst, trace.config.start, m,
+            math.ceil(math.log(0.1) / math.log(m)))
+    end
+end
+
+-- Regions that are hit again after momentum's memory of 1 / (1 - m) calls is over.
+function M.stale_region(trace)
+    local m, longest, stale, where = trace.config.momentum, 0, 0, nil
+    local memory = 1 / (1 - m)
+    each_hit(trace, function(result, j, R, since)
+        if since and since - 1 > memory then
+            stale = stale + 1
+            if since > longest then
+                longest, where = since, { result = result, j = j, R = R }
+            end
+        end
+    end)
+    if m > 0 and trace.config.empty == "keep" and where then
+        return warning("stale_region", "%d hits come after more than %.3g empty calls (the memory "
+            .. "of momentum %g); %s was empty for %d before %s and is weighed by S = %.3g there, "
+            .. "with R = %d. empty=decay lets go of old counts; fewer bins leave fewer gaps.", stale,
+            memory, m, region_text(trace, where.j), longest - 1, where.result.name,
+            where.result.used[where.j], where.R)
+    end
+end
+
+-- One sample that is a region weighs as much as any other region.
+function M.singleton_region(trace)
+    local with, worst, last = 0, nil, nil
+    each_hit(trace, function(result, j, R)
+        if R == 1 then
+            with = with + (last ~= result and 1 or 0)
+            last = result
+            if not worst or result.beta[j] > worst.beta then
+                worst = { result = result, j = j, beta = result.beta[j] }
+            end
+        end
+    end)
+    if worst then
+        local fullest, most = 0, 0
+        for j = 0, trace.config.bins - 1 do
+            if worst.result.R[j] > most then
+                fullest, most = j, tonumber(worst.result.R[j])
+            end
+        end
+        return warning("singleton_region", "in %d of %d calls a region holds a single sample; "
+            .. "in %s the one in %s weighs %s, all %s samples of region %d together %s. Fewer "
+            .. "bins, momentum, or beta_max.", with, #trace, worst.result.name,
+            region_text(trace, worst.j), weight_text(worst.beta), text.number(most), fullest + 1,
+            weight_text(worst.result.beta[fullest] * most))
+    end
+end
+
+-- Every beta of a call is divided by n, so a stray sample rescales all the others.
+function M.flickering_n(trace)
+    local last, changed, pairs_of, worst = {}, 0, 0, { ratio = 1 }
+    for _, result in ipairs(trace) do
+        local key = result.call -- a level is held against itself
+        local before = last[key]
+        if before and before.n > 0 and result.n > 0 then
+            pairs_of = pairs_of + 1
+            changed = changed + (before.n ~= result.n and 1 or 0)
+            local ratio = math.max(before.n / result.n, result.n / before.n)
+            if ratio > worst.ratio then
+                worst = { ratio = ratio, from = before.n, to = result.n, name = result.name }
+            end
+        end
+        last[key] = result
+    end
+    if trace.config.divide == "nonempty" and worst.ratio > M.FLICKER then
+        return warning("flickering_n", "the number of non-empty regions changes in %d of %d "
+            .. "successive calls, at %s from %d to %d, which alone rescales every beta by %.3g. "
+            .. "divide=all or fewer bins.", changed, pairs_of, worst.name, worst.from, worst.to,
+            worst.from / worst.to)
+    end
+end
+
+-- GHM-R tells errors apart only where they lie below the last region.
+function M.saturated_last_region(trace)
+    local bins, mu, last, all = trace.config.bins, trace.config.mu, 0, 0
+    for _, result in ipairs(trace) do
+        last, all = last + tonumber(result.R[bins - 1]), all + result.samples
+    end
+    if trace.task == "regression" and bins > 1 and last > M.SATURATED * all then
+        return warning("saturated_last_region", "%.0f %% of the samples lie in the last region, "
+            .. "|d| from %.3g: with mu = %g their errors are not told apart. A larger mu; "
+            .. "sweep_mu.lua finds one.", 100 * last / all,
+            mu * (bins - 1) / math.sqrt(2 * bins - 1), mu)
+    end
+end
+
+-- Without a limit: a sample weighs more than a whole region's share, tot / n, which takes S_j < 1.
+-- With one: how much it holds down.
+function M.beta_limit(trace)
+    local limit, worst, held, samples, hits = trace.config.beta_max, nil, 0, 0, 0
+    each_hit(trace, function(result, j, R)
+        hits = hits + 1
+        if limit > 0 and result.beta[j] == limit then
+            held, samples = held + 1, samples + R
+        elseif limit == 0 and result.used[j] < 1
+            and (not worst or result.beta[j] > worst.result.beta[worst.j]) then
+            worst = { result = result, j = j }
+        end
+    end)
+    if held > 0 then
+        return warning("beta_limit", "beta_max = %s holds down %d of %d betas, those of %s "
+            .. "samples. Fewer bins would need it less.", weight_text(limit), held, hits,
+            text.number(samples))
+    elseif worst then
+        local r = worst.result
+        local share = r.tot / (trace.config.divide == "all" and trace.config.bins or r.n)
+        return warning("beta_limit", "in %s a sample of %s weighs %s, more than a whole region's "
+            .. "share of %s, as S = %.2g there. beta_max=%s would hold it down.", r.name,
+            region_text(trace, worst.j), weight_text(r.beta[worst.j]), weight_text(share),
+            r.used[worst.j], weight_text(share))
+    end
+end
+
+-- Calls of one step that share a state and differ in size: the large one sets S for all.
+function M.drowned_level(trace)
+    local least, most
+    for _, level in ipairs(calls.levels(trace)) do
+        if level.beta then
+            least = (not least or level.beta < least.beta) and level or least
+            most = (not most or level.beta > most.beta) and level or most
+        end
+    end
+    if least and most.beta > M.DROWNED * least.beta then
+        return warning("drowned_level", "samples of %s weigh %.3g on average, those of %s %.3g "
+            .. "(%.3g times less), as the calls of a step are %s. %smomentum=0 weighs them alike.",
+            most.name, most.beta, least.name, least.beta, most.beta / least.beta,
+            trace.sharing == "shared" and "weighed by one state" or trace.sharing,
+            trace.sharing == "own" and "" or "state=own or ")
+    end
+end
+
+-- The steps of a dump are further apart than the calls of a training run: what is between them
+-- looks like drift of one call. every: training steps from one to the next, on average.
+function M.sparse_stream(trace, every)
+    if trace.config.momentum > 0 and every and every > M.SPARSE then
+        return warning("sparse_stream", "the dumped steps are %.3g training steps apart, on "
+            .. "average; one dumped step is one call here, so lag and spread are those of a run "
+            .. "that drifts as much faster. Dump successive steps to see yours.", every)
+    end
+end
+
+M.list = { "cold_start", "stale_region", "singleton_region", "flickering_n",
+    "saturated_last_region", "beta_limit", "drowned_level" }
+
+-- All that apply to a trace, in the order of M.list.
+function M.of(trace)
+    local found = {}
+    for _, name in ipairs(M.list) do
+        found[#found + 1] = M[name](trace)
+    end
+    return found
+end
+
+return M

@@ -1,0 +1,147 @@
+-- Draws for the bootstrap: their distributions, that they are the same everywhere, and the
+-- intervals and verdicts made of them.
+
+local lu = require "luaunit"
+local close = require "close"
+local clib = require "ghm.clib"
+local ffi = require "ffi"
+local ghm = require "ghm"
+local samples = require "samples"
+
+local bootstrap = ghm.bootstrap
+
+local TestBootstrap = {}
+_G.TestBootstrap = TestBootstrap
+
+-- P(count = k) of a Poisson distribution, k = 0, 1, ..., until it is negligible.
+local function poisson_law(mean)
+    local law, log_p = {}, -mean
+    for k = 0, math.floor(mean + 12 * math.sqrt(mean) + 30) do
+        law[k] = math.exp(log_p)
+        log_p = log_p + math.log(mean) - math.log(k + 1)
+    end
+    return law
+end
+
+-- Both ways of drawing, and the border between them at 32. Pearson's statistic over cells of at
+-- least 20 expected draws; its limit is five deviations above its mean.
+function TestBootstrap.test_counts_are_poisson()
+    local n = 20000
+    for seed, mean in ipairs { 0.3, 1, 7, 31.99, 32, 33, 150, 4000 } do
+        local means = {}
+        for i = 1, n do
+            means[i] = mean
+        end
+        local drawn, seen, sum = bootstrap.counts(means, n, seed, 0), {}, 0
+        for i = 0, n - 1 do
+            local count = tonumber(drawn[i])
+            seen[count], sum = (seen[count] or 0) + 1, sum + count
+        end
+        close(sum / n, mean, { abs = 5 * math.sqrt(mean / n) }, "mean of Poisson(%g)", mean)
+        local statistic, cells, observed, expected = 0, 0, 0, 0
+        local law = poisson_law(mean)
+        for k = 0, #law do
+            observed, expected = observed + (seen[k] or 0), expected + n * law[k]
+            if expected >= 20 then
+                statistic, cells = statistic + (observed - expected) ^ 2 / expected, cells + 1
+                observed, expected = 0, 0
+            end
+        end
+        lu.assertTrue(statistic < cells + 5 * math.sqrt(2 * cells),
+            ("Poisson(%g): %g over %d cells"):format(mean, statistic, cells))
+    end
+end
+
+function TestBootstrap.test_large_counts_keep_their_mean_and_variance()
+    for _, mean in ipairs { 1e6, 1e12, 2 ^ 53 } do
+        local n, means, sum, squares = 4000, {}, 0, 0
+        for i = 1, n do
+            means[i] = mean
+        end
+        local drawn = bootstrap.counts(means, n, 3, 1)
+        for i = 0, n - 1 do
+            local z = (tonumber(drawn[i]) - mean) / math.sqrt(mean)
+            sum, squares = sum + z, squares + z * z
+        end
+        close(sum / n, 0, { abs = 5 / math.sqrt(n) }, "mean of Poisson(%g)", mean)
+        close(squares / n, 1, { abs = 5 * math.sqrt(2 / n) }, "variance of Poisson(%g)", mean)
+    end
+end
+
+function TestBootstrap.test_uniform_numbers_are_even()
+    local n, u = 20000, bootstrap.uniform(20000, 9, 4)
+    local sorted, worst = {}, 0
+    for i = 0, n - 1 do
+        sorted[i + 1] = u[i]
+    end
+    table.sort(sorted)
+    for i, value in ipairs(sorted) do
+        worst = math.max(worst, math.abs(value - (i - 0.5) / n))
+    end
+    lu.assertTrue(worst < 2 / math.sqrt(n), "Kolmogorov's distance is " .. worst)
+end
+
+-- Taken down once: other machines and later versions must draw the same.
+function TestBootstrap.test_draws_are_the_same_everywhere()
+    lu.assertEquals(bootstrap.steps(8, 0, 0), { 2, 4, 1, 1, 2, 3, 7, 5 })
+    lu.assertEquals(bootstrap.steps(8, 0, 1), { 7, 6, 2, 6, 1, 8, 6, 8 })
+    local drawn = bootstrap.counts({ 0, 0.5, 3, 20, 31, 32, 1000, 1e9 }, 8, 7, 2)
+    lu.assertEquals(samples.list(drawn, 8), { 0, 0, 1, 21, 34, 29, 1008, 1000006552 })
+end
+
+function TestBootstrap.test_a_place_knows_nothing_of_the_others()
+    local long = samples.list(bootstrap.counts({ 5, 50, 500, 5 }, 4, 1, 6), 4)
+    lu.assertEquals(samples.list(bootstrap.counts({ 5, 50, 500 }, 3, 1, 6), 3),
+        { long[1], long[2], long[3] })
+    lu.assertNotEquals(samples.list(bootstrap.counts({ 5, 50, 500, 5 }, 4, 1, 7), 4), long)
+    lu.assertNotEquals(samples.list(bootstrap.counts({ 5, 50, 500, 5 }, 4, 2, 6), 4), long)
+end
+
+-- A mean's interval is its standard error times 1.645 each way.
+function TestBootstrap.test_the_interval_of_a_mean_is_that_of_theory()
+    local values, n, squares, mean = {}, 200, 0, 0
+    for i = 1, n do
+        values[i] = samples.normal(10, 2)
+        mean = mean + values[i] / n
+    end
+    for _, value in ipairs(values) do
+        squares = squares + (value - mean) ^ 2
+    end
+    local error_of_mean = math.sqrt(squares / n) / math.sqrt(n)
+    local low, high = bootstrap.mean_interval(values, n, { draws = 2000, seed = 1 })
+    close(low, mean - 1.645 * error_of_mean, { abs = 0.15 * error_of_mean }, "low end")
+    close(high, mean + 1.645 * error_of_mean, { abs = 0.15 * error_of_mean }, "high end")
+end
+
+function TestBootstrap.test_gaps_are_left_out()
+    local low, high = bootstrap.mean_interval({ [2] = 5, [4] = 5 }, 4)
+    lu.assertEquals({ low, high }, { 5, 5 })
+    lu.assertEquals({ bootstrap.mean_interval({}, 4) }, {})
+end
+
+function TestBootstrap.test_a_verdict_counts_what_was_chosen()
+    local chosen = {}
+    for i = 1, 100 do
+        chosen[i] = i <= 3 and 10 or i <= 60 and 20 or i <= 85 and 30 or 40
+    end
+    local verdict = bootstrap.verdict(20, chosen)
+    lu.assertEquals({ verdict.value, verdict.low, verdict.high, verdict.share },
+        { 20, 20, 40, 0.57 })
+    lu.assertEquals({ unpack(verdict.as_good) }, { 30, 40 })
+    lu.assertEquals(bootstrap.words(verdict),
+        "chosen in 57 % of the resamplings; 30 and 40 are as good")
+    lu.assertEquals(bootstrap.words(bootstrap.verdict(5, { 5, 5 })),
+        "chosen in 100 % of the resamplings")
+    local picked = bootstrap.choice(1, 3, function(steps) return steps[1] end, { draws = 300 })
+    close(picked.share, 1 / 3, { abs = 0.11 }, "share of step 1")
+end
+
+function TestBootstrap.test_what_is_refused()
+    samples.refused("usage", { "mean 1 is -1" }, bootstrap.counts, { 1, -1 }, 2, 0, 0)
+    samples.refused("usage", { "mean 0 is ", "nan" }, bootstrap.counts, { 0 / 0 }, 1, 0, 0)
+    samples.refused("usage", { "draw -1 of 1" }, bootstrap.steps, 1, 0, -1)
+    local C, out = clib.C, ffi.new "int64_t[1]"
+    lu.assertEquals(C.ghm_poisson(0, 0, 1, nil, out), tonumber(C.GHM_E_ARGUMENT))
+    lu.assertEquals(C.ghm_uniform(0, 0, 1, nil), tonumber(C.GHM_E_ARGUMENT))
+    lu.assertEquals(C.ghm_uniform(0, 0, 0, nil), 0)
+end
