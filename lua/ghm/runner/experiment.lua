@@ -204,8 +204,8 @@ local function warnings_text(found)
     return table.concat(lines)
 end
 
--- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings, its
--- answer.
+-- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
+-- and its answer.
 function M.text(found, unwanted)
     local parts = { text.table(found.rows, found.shown, { mark = found.mark }) }
     if found.term and not unwanted then

@@ -81,8 +81,8 @@ function M.stale_region(trace)
     if m > 0 and trace.config.empty == "keep" and where then
         return warning("stale_region", "%d hits come after more than %.3g empty calls (the memory "
             .. "of momentum %g); %s was empty for %d before %s and is weighed by S = %.3g there, "
-            .. "with R = %d. empty=decay lets go of old counts; fewer bins leave fewer gaps.", stale,
-            memory, m, region_text(trace, where.j), longest - 1, where.result.name,
+            .. "with R = %d. empty=decay lets go of old counts; fewer bins leave fewer gaps.",
+            stale, memory, m, region_text(trace, where.j), longest - 1, where.result.name,
             where.result.used[where.j], where.R)
     end
 end
