@@ -5,7 +5,7 @@ local lu = require "luaunit"
 local array = require "ghm.array"
 local batch = require "ghm.batch"
 local fault = require "ghm.fault"
-local sketch = require "ghm.sketch"
+local sketch = require "ghm.sketches"
 
 local M = {}
 

@@ -131,7 +131,7 @@ end
 -- The functions that Lua names are the enum's, all of them.
 function TestContract.test_functions_of_sketches_are_the_enum()
     local _, region = header()
-    local functions = require("ghm.sketch").functions
+    local functions = require("ghm.sketches").functions
     local named, count = {}, 0
     for name in pairs(functions) do
         named["GHM_" .. name:upper()] = true

@@ -9,7 +9,7 @@ local ghm = require "ghm"
 local posix = require "ghm.posix"
 local samples = require "samples"
 local scripts = require "scripts"
-local sketch = require "ghm.sketch"
+local sketch = require "ghm.sketches"
 
 local TestCoreHostile = {}
 _G.TestCoreHostile = TestCoreHostile

@@ -10,7 +10,7 @@ local ffi = require "ffi"
 local oracle = require "oracle"
 local posix = require "ghm.posix"
 local samples = require "samples"
-local sketch = require "ghm.sketch"
+local sketch = require "ghm.sketches"
 
 local TestCoreOrder = {}
 _G.TestCoreOrder = TestCoreOrder

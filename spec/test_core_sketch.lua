@@ -5,7 +5,7 @@ local lu = require "luaunit"
 local close = require "close"
 local oracle = require "oracle"
 local samples = require "samples"
-local sketch = require "ghm.sketch"
+local sketch = require "ghm.sketches"
 
 local TestCoreSketch = {}
 _G.TestCoreSketch = TestCoreSketch

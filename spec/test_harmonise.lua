@@ -8,7 +8,7 @@ local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
 local oracle = require "oracle"
 local samples = require "samples"
-local sketch = require "ghm.sketch"
+local sketch = require "ghm.sketches"
 
 local TestHarmonise = {}
 _G.TestHarmonise = TestHarmonise

@@ -6,7 +6,7 @@ local bytes = require "dump_bytes"
 local ghm = require "ghm"
 local posix = require "ghm.posix"
 local samples = require "samples"
-local sketch = require "ghm.sketch"
+local sketch = require "ghm.sketches"
 
 local TestSketchFile = {}
 _G.TestSketchFile = TestSketchFile

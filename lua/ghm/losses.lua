@@ -17,7 +17,7 @@ local fault = require "ghm.fault"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
 local nearest = require "ghm.nearest"
-local sketches = require "ghm.sketch"
+local sketches = require "ghm.sketches"
 
 local C = clib.C
 local M = {}

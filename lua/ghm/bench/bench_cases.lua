@@ -16,7 +16,7 @@ local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
 local limits = require "ghm.bench.bench_limits"
 local losses = require "ghm.losses"
-local sketches = require "ghm.sketch"
+local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
 
 local C = clib.C

@@ -16,7 +16,7 @@ local ffi = require "ffi"
 local gates = require "ghm.bench.bench_gates"
 local losses = require "ghm.losses"
 local peers = require "ghm.bench.bench_peers"
-local sketches = require "ghm.sketch"
+local sketches = require "ghm.sketches"
 local text = require "ghm.show.text"
 
 ffi.cdef "int malloc_trim(size_t pad);"

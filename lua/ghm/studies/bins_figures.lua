@@ -1,7 +1,7 @@
 -- The figures of the study of bins, as descriptions for ghm.gnuplot and ghm.termplot.
 
 local harmonise = require "ghm.harmonise"
-local sketches = require "ghm.sketch"
+local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
 local termplot = require "ghm.show.termplot"
 

@@ -3,7 +3,7 @@
 local clib = require "ghm.clib"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
-local sketches = require "ghm.sketch"
+local sketches = require "ghm.sketches"
 
 local M = {}
 
