@@ -30,6 +30,11 @@ function M.quote(text)
     return "'" .. text:gsub("'", [['\'']]) .. "'"
 end
 
+-- The same as a person would type it: bare where no quotes are needed.
+function M.word(text)
+    return text:find "^[%w@%%+=:,./_-]+$" and text or M.quote(text)
+end
+
 -- Runs a shell command -> its output without the last line ends, its exit status.
 -- The status is printed by the shell, because LuaJIT's popen():close() always says true.
 function M.capture(command)

@@ -15,6 +15,7 @@
 --       single = bool }, ... },   exactly one value, given bare instead of in a list
 --   options = function(parser)    adds the script's own options (lua-argparse); args has them too
 --   without = {"--csv", ...}      common options this script does not take
+--   report = bool             takes --report
 --   no_dump = bool                takes no DUMP words
 --   default_dump = "digits"       beside the script; what the body falls back on
 --   plot = "svg,png,term"         default of --plot
@@ -25,7 +26,7 @@
 --   keys = {bins = {5, 10}}   one bare value for `single` keys; defaults filled in
 --   given = {bins = true}     keys that were typed
 --   device, threads, out, name, seed, samples, nonfinite,   nil where nothing was said and the
---   csv, json, quiet, verbose, dry_run, color,              default is not the command line's
+--   csv, json, quiet, verbose, dry_run, color, report,      default is not the command line's
 --   plot = {svg = true}       logits, pred, target, labels, weight,
 --                             calls = lists of names
 --   argv                      the words as typed

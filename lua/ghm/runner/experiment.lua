@@ -23,6 +23,7 @@ local harmonise = require "ghm.harmonise"
 local json = require "ghm.show.json"
 local posix = require "ghm.posix"
 local provenance = require "ghm.runner.provenance"
+local run_report = require "ghm.runner.run_report"
 local runs = require "ghm.runner.runs"
 local sources = require "ghm.dumps.source"
 local sweep = require "ghm.studies.sweep"
@@ -251,17 +252,26 @@ local function body(spec, args)
     local found = spec.study { task = task, calls = calls, configurations = configurations,
         args = args }
     run:write_csv("results.csv", found.rows, found.columns)
-    run:write_json("provenance.json", provenance.collect { dumps = dumps_of(calls),
+    local facts = provenance.collect { dumps = dumps_of(calls),
         device = device.name(), threads = device.threads(),
-        library = { version = clib.version, build = clib.build } })
+        library = { version = clib.version, build = clib.build } }
+    run:write_json("provenance.json", facts)
+    if args.report and next(args.plot) then
+        args.plot.svg = true -- the form in which the report shows figures
+    end
     local complaint = draw(run, found.figures or {}, args.plot)
+    if args.report then
+        run_report.write(run, found, facts, { question = spec.question, note = spec.epilog,
+            summary = heading(calls, args), complaint = complaint,
+            figures = next(args.plot) and found.figures or {} })
+    end
     tell(found, calls, args, run, source.failed, complaint)
     return source:exit_code()
 end
 
 -- Runs the script, by cli.main.
 function M.main(spec)
-    spec.default_dump = spec.default_dump or "digits"
+    spec.default_dump, spec.report = spec.default_dump or "digits", true
     cli.main(spec, function(args)
         return body(spec, args)
     end)

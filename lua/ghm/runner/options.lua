@@ -87,6 +87,7 @@ local function common_options(spec)
             { "--name", "label of the run folder", argname = "TEXT" },
             { "--plot", ("figures: svg, png, pdf, term, with commas, or none (%s)"):format(
                 spec.plot or M.PLOT), argname = "LIST", convert = M.plot_set },
+            { "--report", "also report.html: all of it in one file, with figures and provenance" },
             { "--csv", "write the rows to a file, or to stdout for -", argname = "FILE" },
             { "--json", "print the result as JSON" },
             { "-q --quiet", "say nothing but the result" },
@@ -184,7 +185,7 @@ function M.parser(spec)
     local help = parser:flag("-h --help", "show this text"):action(function()
         error(M.HELP, 0)
     end)
-    local left_out = {}
+    local left_out = { ["--report"] = not spec.report }
     for _, name in ipairs(spec.without or {}) do
         left_out[name] = true
     end

@@ -49,17 +49,7 @@ local function escape(c)
 end
 
 local function quoted(s)
-    if s:find "[\128-\255]" then
-        -- a path may hold any bytes, JSON only UTF-8: what is not becomes U+FFFD
-        local parts, i = {}, 1
-        while i <= #s do
-            local n = text.utf8_at(s, i)
-            parts[#parts + 1] = n and s:sub(i, i + n - 1) or "\239\191\189"
-            i = i + (n or 1)
-        end
-        s = table.concat(parts)
-    end
-    return '"' .. s:gsub('[%z\1-\31"\\]', escape) .. '"'
+    return '"' .. text.utf8(s):gsub('[%z\1-\31"\\]', escape) .. '"'
 end
 
 -- A number as JSON and CSV write it: integers without a fraction, else the shortest of 15, 16

@@ -34,6 +34,20 @@ function M.utf8_at(s, i)
     return nil
 end
 
+-- Any bytes as UTF-8, which is all that JSON and HTML hold: a byte of no character becomes U+FFFD.
+function M.utf8(s)
+    if not s:find "[\128-\255]" then
+        return s
+    end
+    local parts, i = {}, 1
+    while i <= #s do
+        local n = M.utf8_at(s, i)
+        parts[#parts + 1] = n and s:sub(i, i + n - 1) or "\239\191\189"
+        i = i + (n or 1)
+    end
+    return table.concat(parts)
+end
+
 -- ranges drawn two columns wide (East Asian wide forms, emoji) or none (combining marks)
 local wide = { { 0x1100, 0x115F }, { 0x2E80, 0xA4CF }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF },
     { 0xFE30, 0xFE6F }, { 0xFF00, 0xFF60 }, { 0x1F300, 0x1FAFF }, { 0x20000, 0x3FFFD } }
@@ -193,7 +207,8 @@ function M.bar(fraction, width)
     return M.pad(drawn, width)
 end
 
-local function cell_text(column, row)
+-- What a table shows of a row in a column { key, format }.
+function M.cell(column, row)
     local value = row[column.key]
     if value == nil then
         return ""
@@ -225,7 +240,7 @@ function M.table(rows, columns, opts)
         local numeric = #rows > 0
         for r, row in ipairs(rows) do
             cells[r] = cells[r] or {}
-            local text = M.one_line(cell_text(column, row))
+            local text = M.one_line(M.cell(column, row))
             cells[r][c] = text
             widths[c] = math.max(widths[c], M.width(text))
             local value = row[column.key]

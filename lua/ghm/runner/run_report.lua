@@ -1,0 +1,135 @@
+-- The report of one run: what ghm.show.report needs, gathered from the run folder and the study.
+
+local posix = require "ghm.posix"
+local report = require "ghm.show.report"
+local text = require "ghm.show.text"
+
+local M = {}
+
+local function read(path)
+    local file = io.open(path, "rb")
+    local all = file and file:read "*a"
+    if file then
+        file:close()
+    end
+    return all
+end
+
+local function sorted_keys(t)
+    local keys = {}
+    for key in pairs(t) do
+        keys[#keys + 1] = key
+    end
+    table.sort(keys, function(a, b)
+        return tostring(a) < tostring(b)
+    end)
+    return keys
+end
+
+-- Plain values of a nested table as { "library build", value }, sorted by name.
+local function flat(t, prefix, out)
+    for _, key in ipairs(sorted_keys(t)) do
+        local value, name = t[key], prefix .. tostring(key)
+        if type(value) == "table" then
+            flat(value, name .. " ", out)
+        else
+            out[#out + 1] = { name, value }
+        end
+    end
+    return out
+end
+
+-- The values of a list or table in a line: "6144, 10"; "labels: labels, pred: cls_logits".
+local function one_line(value)
+    local words = {}
+    for _, entry in ipairs(flat(value, "", {})) do
+        words[#words + 1] = value[1] ~= nil and tostring(entry[2])
+            or ("%s: %s"):format(entry[1], tostring(entry[2]))
+    end
+    return table.concat(words, ", ")
+end
+
+-- One row for each call of provenance.json's dumps. A field without a title here is shown too.
+local titles = { "path", "shape", "samples", "valid", "positive", "nonfinite", "soft", "arrays",
+    "converted", "sha256" }
+
+local function dump_table(dumps)
+    local rows, columns, known = {}, {}, {}
+    for _, key in ipairs(titles) do
+        columns[#columns + 1], known[key] = { key = key }, true
+    end
+    for _, dump in ipairs(dumps or {}) do
+        for _, call in ipairs(dump.calls or { {} }) do
+            local row = {}
+            for _, fields in ipairs { dump, call } do
+                for _, key in ipairs(sorted_keys(fields)) do
+                    local value = fields[key]
+                    if key ~= "calls" and value ~= false then
+                        row[key] = type(value) == "table" and one_line(value) or value
+                        if not known[key] then
+                            columns[#columns + 1], known[key] = { key = key }, true
+                        end
+                    end
+                end
+            end
+            row.converted = row.converted ~= "" and row.converted or nil
+            rows[#rows + 1] = row
+        end
+    end
+    return { rows = rows, columns = columns }
+end
+
+-- What the terminal shows, then the other columns of results.csv, then the rest of what the
+-- configurations were made with.
+local function columns_of(run, found)
+    local columns, known = {}, {}
+    for _, list in ipairs { found.shown or {}, found.columns,
+        sorted_keys((run.info.configurations or {})[1] or {}) } do
+        for _, column in ipairs(list) do
+            local key = type(column) == "table" and column.key or column
+            if not known[key] then
+                columns[#columns + 1], known[key] = column, true
+            end
+        end
+    end
+    return columns
+end
+
+local function command_of(words)
+    local line = { "luajit", posix.word(posix.real_path(arg[0])) }
+    for _, word in ipairs(words) do
+        line[#line + 1] = posix.word(word)
+    end
+    return { "cd " .. posix.word(posix.real_path "."), table.concat(line, " ") }
+end
+
+-- Writes report.html into the run folder. found: what the study returned; facts: of
+-- provenance.json; about: { question, note (what the columns mean), summary (lines of what was
+-- read), figures (those of found that were to be drawn), complaint (why one is not) }.
+function M.write(run, found, facts, about)
+    local figures = {}
+    for k, entry in ipairs(about.figures) do
+        local drawn = read(run:path("plots/" .. entry.name .. ".svg"))
+        figures[k] = { title = entry.figure.title or entry.name, svg = drawn,
+            problem = not drawn and about.complaint or nil }
+    end
+    local scalars = {}
+    for key, value in pairs(facts) do
+        scalars[key] = key ~= "dumps" and value or nil
+    end
+    local summary = {}
+    for line in about.summary:gmatch "[^\n]+" do
+        summary[#summary + 1] = text.one_line(line):gsub("  +", " · ")
+    end
+    run:write("report.html", report.html {
+        name = run.info.name or run.info.experiment,
+        created = run.info.created:gsub("[TZ]", { T = " ", Z = " UTC" }),
+        question = about.question, summary = summary, lines = found.lines,
+        warnings = found.warnings, recommendations = found.recommendations,
+        tables = { { title = "Results", rows = found.rows, columns = columns_of(run, found),
+            mark = found.mark, note = about.note } },
+        figures = figures, command = command_of(run.info.argv),
+        provenance = flat(scalars, "", {}), dumps = dump_table(facts.dumps) })
+end
+
+return M

@@ -1,0 +1,121 @@
+-- Pieces of an HTML page from plain data. Whatever comes in is escaped: the names of files and
+-- arrays are anyone's.
+--
+--   html.escape(value)            text, safe between tags and within quoted attributes
+--   html.table(rows, columns, opts)    the columns that differ, as a table; the others as a list
+--   html.list { {name, value}, ... }   a description list
+
+local json = require "ghm.show.json"
+local text = require "ghm.show.text"
+
+local M = {}
+
+local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
+    ["'"] = "&#39;" }
+local REPLACEMENT = "\239\191\189" -- U+FFFD
+
+-- Control characters and the marks that turn the direction of writing, with which one name can pass
+-- for another, become U+FFFD; tabs and line ends become blanks.
+function M.escape(value)
+    local s = text.utf8(tostring(value)):gsub("[\t\r\n]", " "):gsub("%c", REPLACEMENT)
+    s = s:gsub("\194[\128-\159]", REPLACEMENT):gsub("\226\128[\170-\174]", REPLACEMENT)
+        :gsub("\226\129[\166-\169]", REPLACEMENT)
+    return (s:gsub("[&<>\"']", entities))
+end
+
+local escape = M.escape
+
+-- A number's exact value beside its short form, for sorting; spelled as JavaScript reads it.
+local function exact(x)
+    return x ~= x and "NaN" or x == math.huge and "Infinity" or x == -math.huge and "-Infinity"
+        or json.number(x)
+end
+
+local function cell(column, row, before)
+    local value, shown = row[column.key], before .. escape(text.cell(column, row))
+    if type(value) == "number" then
+        return ('<td class="number"><data value="%s">%s</data></td>'):format(exact(value), shown)
+    end
+    return ("<td%s>%s</td>"):format(#shown > 40 and ' class="words"' or "", shown)
+end
+
+-- -> the columns in which rows differ, and those in which all are alike. What no row has is in
+-- neither.
+local function split(rows, columns)
+    local differing, alike = {}, {}
+    for _, column in ipairs(columns) do
+        local first, differs, some = rows[1][column.key], false, false
+        for _, row in ipairs(rows) do
+            local value = row[column.key]
+            local both_nan = value ~= value and first ~= first
+            differs = differs or value ~= first and not both_nan
+            some = some or value ~= nil
+        end
+        if some then
+            local list = (differs or #rows == 1) and differing or alike
+            list[#list + 1] = column
+        end
+    end
+    return differing, alike
+end
+
+function M.list(entries)
+    local lines = { "<dl>" }
+    for _, entry in ipairs(entries) do
+        lines[#lines + 1] = ("<div><dt>%s</dt><dd>%s</dd></div>"):format(escape(entry[1]),
+            escape(entry[2]))
+    end
+    lines[#lines + 1] = "</dl>"
+    return #entries > 0 and table.concat(lines, "\n") .. "\n" or ""
+end
+
+-- rows, columns: as text.table takes them. opts: label (what the table holds, in words), mark(row)
+-- -> a sign of the rows to pick out, all = true to set no column apart.
+function M.table(rows, columns, opts)
+    if #rows == 0 then
+        return "<p>none</p>\n"
+    end
+    local normal = {}
+    for c, column in ipairs(columns) do
+        normal[c] = type(column) == "table" and column or { key = column }
+    end
+    local differing, alike = split(rows, normal)
+    if opts.all then
+        differing, alike = normal, {}
+    end
+    local lines = { ('<div class="scroll" tabindex="0" role="region" aria-label="%s"><table%s>')
+        :format(escape(opts.label), #rows > 1 and ' class="sorts"' or ""), "<thead><tr>" }
+    local function add(...)
+        lines[#lines + 1] = (...):format(select(2, ...))
+    end
+    for _, column in ipairs(differing) do
+        local numeric = true
+        for _, row in ipairs(rows) do
+            local value = row[column.key]
+            numeric = numeric and (value == nil or type(value) == "number")
+        end
+        add('<th scope="col"%s title="%s">%s</th>', numeric and ' class="number"' or "",
+            escape(column.key), escape(column.title or column.key))
+    end
+    add "</tr></thead>\n<tbody>"
+    for _, row in ipairs(rows) do
+        local sign = opts.mark and opts.mark(row) or ""
+        local cells = {}
+        for c, column in ipairs(differing) do
+            cells[c] = cell(column, row, c == 1 and sign ~= "" and escape(sign) .. " " or "")
+        end
+        add("<tr%s>%s</tr>", sign ~= "" and ' class="chosen"' or "", table.concat(cells))
+    end
+    add "</tbody></table></div>"
+    if #alike > 0 then
+        local entries = {}
+        for k, column in ipairs(alike) do
+            entries[k] = { column.title or column.key, text.cell(column, rows[1]) }
+        end
+        add "<p class=\"soft\">The same in every row:</p>"
+        add("%s", M.list(entries))
+    end
+    return table.concat(lines, "\n") .. "\n"
+end
+
+return M

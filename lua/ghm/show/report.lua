@@ -1,0 +1,136 @@
+-- A report: one HTML file that holds all it needs, for reading, mailing and printing. Its policy
+-- lets it load nothing and run nothing but its own style and its own script, known by their hashes.
+--
+--   report.html(t) -> the text of the page
+--
+-- t = { name, created, question, summary = {lines},     what was asked, of what
+--   lines = {the answer}, warnings, recommendations,    as a study returns them
+--   tables = { { title, rows, columns, mark, note }, ... },   rows and columns as of text.table
+--   figures = { { title, svg = text } or { title, problem = text }, ... },
+--   command = {lines of a shell},
+--   provenance = { { name, value }, ... }, dumps = table or nil }
+-- All but name and question may be missing.
+
+local html = require "ghm.show.html"
+local posix = require "ghm.posix"
+local svg = require "ghm.show.svg"
+
+local M = {}
+
+local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
+local escape = html.escape
+
+-- The text of a file beside this one and its hash as a content security policy writes it.
+local function asset(name)
+    local path = here .. "/" .. name
+    local file = assert(io.open(path, "rb"))
+    local text = file:read "*a"
+    file:close()
+    local quoted = posix.quote(path)
+    local hash, status = posix.capture(("sha256sum <%s | cut -c1-64 | tr a-f A-F "
+        .. "| basenc --base16 -d | base64"):format(quoted))
+    assert(status == 0 and #hash == 44, "no hash of " .. path) -- coreutils are missing
+    return text, "'sha256-" .. hash .. "'"
+end
+
+local function paragraphs(lines, class)
+    local out = {}
+    for i, line in ipairs(lines or {}) do
+        out[i] = ('<p class="%s">%s</p>\n'):format(class, escape(line))
+    end
+    return table.concat(out)
+end
+
+local function percent(share)
+    return ("%.0f %%"):format(100 * share)
+end
+
+local recommended = {
+    { key = "key", title = "parameter" },
+    { key = "value", title = "train with" },
+    { key = "low", title = "range", format = function(low, row)
+        return low == row.high and tostring(low) or ("%s to %s"):format(low, row.high)
+    end },
+    { key = "share", title = "resamples that agree", format = percent },
+    { key = "as_good", title = "as good", format = function(list)
+        return table.concat(list, ", ")
+    end },
+    { key = "reason", title = "why" },
+}
+
+local function warning_list(warnings)
+    local lines = {}
+    for i, warning in ipairs(warnings) do
+        lines[i] = ("<li><strong>%s</strong>: %s</li>"):format(escape(warning.name:gsub("_", " ")),
+            escape(warning.text))
+    end
+    return '<ul class="warnings">\n' .. table.concat(lines, "\n") .. "\n</ul>\n"
+end
+
+local function figure_of(figure, k)
+    local title = escape(figure.title)
+    local drawing, refused = nil, figure.problem
+    if figure.svg then
+        drawing, refused = svg.inline(figure.svg, ("f%d-"):format(k),
+            (' role="img" aria-label="%s"'):format(title))
+    end
+    if not drawing then
+        return ('<p class="soft">%s: not shown, %s</p>\n'):format(title, escape(refused))
+    end
+    return ('<figure><div class="scroll" tabindex="0" role="region" aria-label="%s">%s</div>'
+        .. "</figure>\n"):format(title, drawing)
+end
+
+function M.html(t)
+    local style, style_hash = asset "report.css"
+    local script, script_hash = asset "report.js"
+    local parts = {}
+    local function add(...)
+        parts[#parts + 1] = select("#", ...) > 1 and (...):format(select(2, ...)) or (...)
+    end
+    local function section(title, body)
+        if body and body ~= "" then
+            add("<section><h2>%s</h2>\n%s</section>\n", escape(title), body)
+        end
+    end
+    add '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    add('<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; style-src %s; '
+        .. "script-src %s; base-uri 'none'; form-action 'none'\">\n", style_hash, script_hash)
+    add '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    add("<title>%s: %s</title>\n", escape(t.name), escape(t.question))
+    add("<style>" .. style .. "</style>\n</head>\n<body>\n<main>\n<header>\n")
+    add('<p class="soft">%s%s</p>\n<h1>%s</h1>\n', escape(t.name),
+        t.created and ", " .. escape(t.created) or "", escape(t.question))
+    add(paragraphs(t.summary, "soft") .. "</header>\n")
+    section("Answer", paragraphs(t.lines, "answer"))
+    if t.recommendations and #t.recommendations > 0 then
+        section("Recommendations", html.table(t.recommendations, recommended,
+            { label = "Recommendations", all = true }))
+    end
+    if t.warnings and #t.warnings > 0 then
+        section("Warnings", warning_list(t.warnings))
+    end
+    for _, one in ipairs(t.tables or {}) do
+        section(one.title, html.table(one.rows, one.columns, { label = one.title,
+            mark = one.mark }) .. paragraphs({ one.note }, "soft"))
+    end
+    local figures = {}
+    for k, figure in ipairs(t.figures or {}) do
+        figures[k] = figure_of(figure, k)
+    end
+    section("Figures", table.concat(figures))
+    if t.command then
+        local lines = {}
+        for i, line in ipairs(t.command) do
+            lines[i] = escape(line)
+        end
+        section("The command to get it again", "<pre><code>" .. table.concat(lines, "\n")
+            .. "</code></pre>\n")
+    end
+    section("Where it comes from", html.list(t.provenance or {}) .. (t.dumps and #t.dumps.rows > 0
+        and html.table(t.dumps.rows, t.dumps.columns, { label = "Dumps" }) or ""))
+    add("</main>\n<script>" .. script .. "</script>\n</body>\n</html>\n")
+    return table.concat(parts)
+end
+
+return M
