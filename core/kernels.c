@@ -46,7 +46,7 @@ static void widen_byte(const uint8_t *restrict in, float *restrict out, int n)
 #include "kernels_avx512.h"
 #else
 
-/* Key -> slot: the cell, then from edge to edge inside it (private.h); ignored ones to the trash. */
+/* Key -> slot: the cell, then from edge to edge inside it (slot.h); ignored ones to the trash. */
 static void find_slots(const float *restrict t, const float *restrict w, int n,
                        const ghm_plan *restrict plan, ghm_block *restrict block)
 {
@@ -60,11 +60,9 @@ static void find_slots(const float *restrict t, const float *restrict w, int n,
     for (uint32_t more = plan->depth > 0 ? GHM_MORE : 0; more & GHM_MORE;) {
         more = 0;
         for (int i = 0; i < n; i++) {
-            uint32_t entry = split[(int32_t)block->slot[i]], low = block->key[i] & low_mask;
-            uint32_t beyond = (low + (entry & low_mask)) >> shift;
-            uint32_t side = n_cells + ((entry & ~GHM_MORE) >> shift);
-            more |= beyond ? entry : 0;
-            block->slot[i] = beyond ? side : block->slot[i];
+            uint32_t slot = block->slot[i], low = block->key[i] & low_mask;
+            more |= ghm_step(split[(int32_t)slot], low, shift, n_cells, &slot);
+            block->slot[i] = slot;
         }
     }
     for (int i = 0; i < n; i++) {
@@ -132,14 +130,8 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
         suspect += (used & (finite ^ 1)) | (weight_finite ^ 1);
     }
     for (int i = 0; i < n; i++) {
-        float d = pred[i] - target[i], back = pred[i] - d;
-        float error = (pred[i] - (d + back)) + (back - target[i]);
-        uint32_t exponent = block->key[i] >> 23;
-        /* 2^(158 - exponent): the error in 1/256 of d's spacing. Below 2^-96 it is left out. */
-        float scale = ghm_float(exponent > 31 ? (285 - exponent) << 23 : 0);
-        float wide = (d < 0.0f ? -error : error) * scale + 128.5f;
         uint32_t low = block->key[i] & low_mask;
-        block->slot[i] = (low << GHM_WIDE_BITS) + (uint32_t)(int32_t)wide;
+        block->slot[i] = (low << GHM_WIDE_BITS) + ghm_error_offset(pred[i], target[i]);
     }
     uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {

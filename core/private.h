@@ -8,6 +8,7 @@
 #define GHM_PRIVATE_H
 
 #include "ghm.h"
+#include "slot.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -35,32 +36,13 @@ int ghm_fail(int status, const char *format, ...) __attribute__((format(printf, 
 
 /* -- edges.c ---------------------------------------------------------------------------------- */
 
-/*
- * A key (s, or |d|) is a float32, and a cell is all keys that share their top bits: narrow, of a
- * fixed relative width, covering every float. An edge that falls inside a cell splits it: keys whose
- * low bits are at or above the split go to a side slot of that edge, which a further edge in the same
- * cell splits again. So slot = cell number, or n_cells + side number, and no edge is inside a slot.
- *
- * Splits live in the domain of bits, not of values: among negative keys larger bits are smaller
- * values, so there the side slot holds the keys *below* the edge.
- */
-enum {
-    /* Cells of 2^-10 relative width. What two moments leave of a loss, for the worst few samples in
-     * one cell, is below 6e-10 of it at |s| < 8, 5e-9 at |s| < 16, and 4e-8 where it is below 1e-7. */
-    GHM_SHIFT = 13,
-    GHM_SHIFT_MIN = 8, /* finer cells only where many edges share one */
-    GHM_DEPTH = 4,     /* edges in one cell that are no reason for finer ones */
-    GHM_WIDE_BITS = 8  /* offsets carry 8 bits below a float32 spacing: see ghm_cell */
-};
-
-#define GHM_MORE 0x80000000u
-
 /* Ascending, each number once. */
 typedef struct ghm_numbers {
     double *at;
     int64_t n;
 } ghm_numbers;
 
+/* Edges inside a cell split it: see slot.h. */
 typedef struct ghm_edges {
     _Atomic int references;
     int task;
@@ -97,18 +79,6 @@ static inline uint32_t ghm_slot_count(const ghm_edges *edges)
 }
 
 /* -- cells ------------------------------------------------------------------------------------ */
-
-/*
- * A slot in use. low = the bits of a key below its cell's; offset = low * 256 + 128 + the rounding
- * error of pred - target in 1/256 of a float32 spacing (128 alone for logits, which are exact).
- * The sums are integers, so adding cells is exact and has no order.
- */
-typedef struct ghm_cell {
-    uint32_t slot;
-    uint64_t n;
-    uint64_t offsets; /* sum of offset */
-    uint64_t squares; /* sum of low^2 */
-} ghm_cell;
 
 /* Cells by rising slot, each slot once. */
 typedef struct ghm_cells {
