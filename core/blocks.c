@@ -38,7 +38,7 @@ static bool row_in_use(const ghm_batch *batch, int64_t row)
     return used;
 }
 
-static int64_t label_of_row(const ghm_batch *batch, int64_t row)
+int64_t ghm_label_of_row(const ghm_batch *batch, int64_t row)
 {
     switch (batch->target_dtype) {
     case GHM_U8:
@@ -65,7 +65,7 @@ static void expand_rows(const ghm_batch *batch, int64_t begin, int n, ghm_buffer
             }
         }
         if (labels) {
-            int64_t label = label_of_row(batch, row);
+            int64_t label = ghm_label_of_row(batch, row);
             int64_t class = label - (batch->target_form == GHM_ONE_BASED);
             int64_t most = batch->cols - (batch->target_form == GHM_ONE_BASED);
             for (int k = 0; k < part; k++) {

@@ -14,6 +14,9 @@ typedef struct ghm_buffers {
     int64_t bad_labels, first_bad_label;
 } ghm_buffers;
 
+/* The label of a row, where the targets are labels. */
+int64_t ghm_label_of_row(const ghm_batch *batch, int64_t row);
+
 /* Loads samples [begin, begin + n). Labels outside the classes are counted at their row's first
  * sample, so that a row is counted once however it is cut into blocks. */
 void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,

@@ -292,6 +292,26 @@ int ghm_gradient(ghm_device *device, const ghm_batch *batch, int32_t function, d
                  int64_t bins, double mu, const double *beta, double grad_scale, double loss_scale,
                  const ghm_outputs *out);
 
+/* -- softmax: rows of exclusive classes ---------------------------------------------------------- */
+
+/* m_c = x_c - ln sum over k != c of e^x_k, so that p_c = sigmoid(m_c): in margins[rows, cols] for
+ * every class and in true_margins[rows] for the row's own (either may be NULL), rounded to float32.
+ * A row's own margin with target 1 has g = 1 - p_true and BCE = cross-entropy; the margins with the
+ * row's targets have g_c = |p_c - y_c|. valid[rows] is 1 where the row's weight is above 0 and its
+ * label not negative; else 0, and the margins are 0. A valid row with a logit or weight that is not
+ * finite has NaN margins, which a sketch counts and tells. Takes GHM_ZERO_BASED labels, which are
+ * columns, or one-hot GHM_DENSE targets; weights per row; 2 columns or more. GHM_E_LABEL: a valid
+ * row without exactly one class. Runs on the CPU, whatever the device. */
+int ghm_softmax_margins(ghm_device *device, const ghm_batch *batch, float *margins,
+                        float *true_margins, uint8_t *valid);
+
+/* grad[rows, cols], by the logits. per_row: beta[rows] weighs the cross-entropies, so grad is
+ * scale * beta_i (p_c - y_c). Otherwise beta[rows, cols] weighs the BCE of each margin, and grad is
+ * that of scale * sum_c beta_c BCE(m_c, y_c) with beta held. A row whose betas are all 0 is not
+ * looked at and gets 0. */
+int ghm_softmax_gradient(ghm_device *device, const ghm_batch *batch, const float *beta,
+                         int32_t per_row, double scale, float *grad);
+
 /* -- the exact density ------------------------------------------------------------------------ */
 
 /* density[rows*cols] (NULL allowed) of the paper's equation 5 by sorting, NaN for ignored samples;

@@ -7,7 +7,7 @@ package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.pa
 local ghm = require "ghm"
 
 local losses = { ghmc = "GHMC", ghmr = "GHMR", bce = "BCE", focal = "Focal", asl1 = "ASL1",
-    smooth_l1 = "SmoothL1" }
+    smooth_l1 = "SmoothL1", softmax_ghmc = "SoftmaxGHMC" }
 
 ghm.cli.main({
     name = "evaluate",
@@ -15,11 +15,11 @@ ghm.cli.main({
     default_dump = "digits",
     without = { "--out", "--name", "--plot", "--csv", "--dry-run", "--samples" },
     keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
-        "empty", "reduction", "alpha", "gamma", "beta", "labels", single = true },
+        "empty", "reduction", "alpha", "gamma", "beta", "form", "labels", single = true },
     options = function(parser)
-        parser:option("--loss", "ghmc, ghmr, bce, focal, asl1 or smooth_l1 (ghmc)")
-            :choices { "ghmc", "ghmr", "bce", "focal", "asl1", "smooth_l1" }:default "ghmc"
-            :show_default(false)
+        parser:option("--loss", "ghmc, softmax_ghmc, ghmr, bce, focal, asl1 or smooth_l1 "
+            .. "(ghmc)"):choices { "ghmc", "softmax_ghmc", "ghmr", "bce", "focal", "asl1",
+            "smooth_l1" }:default "ghmc":show_default(false)
     end,
 }, function(args)
     if args.keys.reduction == "none" then

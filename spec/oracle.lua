@@ -66,6 +66,39 @@ function M.box_sample(pred, target, w, mu)
         slope = slope, valid = (w or 1) > 0, weight = w or 1, t = 0, d = d }
 end
 
+-- The samples of one row of logits (a list) whose class is number t (from 1; nil: ignored), for a
+-- form of softmax GHM-C, from the probabilities themselves. They have no key: g finds the regions.
+function M.softmax_samples(logits, t, form)
+    local largest, sum, p, samples = math.max(unpack(logits)), 0, {}, {}
+    for c, x in ipairs(logits) do
+        p[c] = math.exp(x - largest)
+        sum = sum + p[c]
+    end
+    local function others(c) -- 1 - p_c
+        local rest = 0
+        for k, e in ipairs(p) do
+            rest = rest + (k ~= c and e or 0)
+        end
+        return rest / sum
+    end
+    for c in ipairs(p) do
+        samples[c] = { valid = t ~= nil, weight = 1, t = c == t and 1 or 0,
+            norm = c == t and others(c) or p[c] / sum,
+            loss = c == t and -math.log(p[c] / sum) or -math.log(others(c)) }
+    end
+    if form == "each_class" then
+        return samples
+    end
+    local own = samples[t or 1]
+    if form == "l1" then -- of regions over [0, 2]
+        own.norm = 0
+        for c in ipairs(p) do
+            own.norm = own.norm + (c == t and others(c) or p[c] / sum) / 2
+        end
+    end
+    return { own }
+end
+
 -- All samples of arrays (ghm.array) of one shape; w may be nil.
 function M.classes(x, t, w)
     local samples = {}

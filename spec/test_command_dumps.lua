@@ -92,6 +92,22 @@ function TestEvaluate:test_every_loss_has_a_table()
     end
 end
 
+function TestEvaluate:test_softmax_takes_rows_of_one_class_each()
+    local labels = scripts.member("labels", "int64_t", "<i8", "(40,)", function(i)
+        return i % 11 - 1 -- -1: ignored
+    end)
+    self.place:dump("rows.npz", scripts.logits(), labels)
+    local words = "rows.npz --loss softmax_ghmc --json form="
+    local own = json.decode(self.place:fine("evaluate", words .. "true_class"))
+    lu.assertEquals({ own.samples, own.valid, own.positive }, { 40, 36, 36 })
+    lu.assertEquals(json.decode(self.place:fine("evaluate", words .. "l1")).loss, own.loss)
+    local each = json.decode(self.place:fine("evaluate", words .. "each_class"))
+    lu.assertEquals({ each.samples, each.valid, each.positive }, { 400, 360, 36 })
+    self.place:dump("more.npz", scripts.logits(), scripts.targets())
+    self.place:refused(3, { "more.npz: ", "not of exactly one of 10 classes" }, "evaluate",
+        "more.npz --loss softmax_ghmc")
+end
+
 local TestHostileDumps = {}
 _G.TestHostileDumps = TestHostileDumps
 TestHostileDumps.tearDown = TestEvaluate.tearDown

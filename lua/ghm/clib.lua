@@ -89,6 +89,7 @@ M.words = {
     reduction = { "mean", "sum", "none" },
     labels = { "zero_based", "one_based" },
     nonfinite = { "error", "ignore" },
+    form = { "true_class", "each_class", "l1" }, -- of softmax: see ghm.softmax
 }
 
 return M

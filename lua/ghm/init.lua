@@ -4,7 +4,7 @@ local losses = require "ghm.losses"
 
 local modules = {
     array = "ghm.array", batch = "ghm.batch", device = "ghm.device", fault = "ghm.fault",
-    harmonise = "ghm.harmonise", sketch = "ghm.sketches",
+    harmonise = "ghm.harmonise", sketch = "ghm.sketches", softmax = "ghm.softmax",
     dump = "ghm.dumps.dump", source = "ghm.dumps.source",
     sweep = "ghm.studies.sweep", calls = "ghm.studies.calls",
     warnings = "ghm.studies.warnings", bootstrap = "ghm.studies.bootstrap",

@@ -8,6 +8,9 @@
 -- logits is dense, 0/1 or soft; one of [rows] integers is labels (labels = "zero_based" or
 -- "one_based"). forward returns the loss, and what the call made of its regions; with
 -- reduction = "none" the loss is an array of the elements. backward returns d loss / d pred.
+--
+-- SoftmaxGHMC { form = "true_class" } is GHM-C for rows of exclusive classes; its forms are told in
+-- ghm.softmax. Labels are columns (negative: the row is ignored), label_weight is one per row.
 
 local array = require "ghm.array"
 local batches = require "ghm.batch"
@@ -18,6 +21,7 @@ local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
 local nearest = require "ghm.nearest"
 local sketches = require "ghm.sketches"
+local softmax = require "ghm.softmax"
 
 local C = clib.C
 local M = {}
@@ -27,6 +31,8 @@ Loss.__index = Loss
 -- What each loss takes beside the switches of harmonise, with its defaults (mmdetection's).
 local kinds = {
     GHMC = { task = "classification", ghm = true, own = "bce", keys = {} },
+    SoftmaxGHMC = { task = "classification", ghm = true, own = "bce", softmax = true,
+        keys = { form = "true_class" } },
     GHMR = { task = "regression", ghm = true, own = "asl1", keys = {} },
     BCE = { task = "classification", own = "bce", keys = {} },
     Focal = { task = "classification", own = "focal", keys = { alpha = 0.25, gamma = 2 } },
@@ -40,7 +46,8 @@ local function known_keys(kind)
     local known = {}
     for _, list in ipairs { kind.ghm and harmonise.keys or common, about_data } do
         for _, key in ipairs(list) do
-            if key ~= "mu" or kind.task == "regression" then
+            local fits = key ~= "mu" or kind.task == "regression"
+            if fits and not (key == "labels" and kind.softmax) then
                 known[#known + 1] = key
             end
         end
@@ -69,6 +76,11 @@ local function make(name, given)
     for key, value in pairs(kind.keys) do
         self.options[key] = self.options[key] or value
     end
+    local form = self.options.form
+    if form and not nearest.is_one_of(form, softmax.forms) then
+        fault.raise("usage", "%s: form is '%s'%s", name, tostring(form),
+            nearest.hint(tostring(form), softmax.forms))
+    end
     if not kind.ghm then
         -- one region and no momentum: every beta is 1, which is the plain loss
         config.bins, config.mu = 1, self.options.mu
@@ -87,7 +99,7 @@ for name in pairs(kinds) do
         return make(name, given)
     end
 end
-M.names = { "GHMC", "GHMR", "BCE", "Focal", "ASL1", "SmoothL1" }
+M.names = { "GHMC", "SoftmaxGHMC", "GHMR", "BCE", "Focal", "ASL1", "SmoothL1" }
 
 local function is_labels(pred, target)
     local dtype = array.is(target) and target.dtype
@@ -112,6 +124,11 @@ end
 
 -- Loss of a batch (ghm.batch): value, call. See the top of the file.
 function Loss:forward_batch(batch, where)
+    local logits = batch
+    if self.kind.softmax then
+        batch = softmax.margins(batch, self.options.form, { device = self.options.device,
+            where = where })
+    end
     local sketch = self.sketch:like()
     local facts = sketch:add(batch, { nonfinite = self.options.nonfinite, where = where,
         device = self.options.device })
@@ -128,7 +145,7 @@ function Loss:forward_batch(batch, where)
     end
     sketch:free()
     call.facts = facts
-    self.last = { batch = batch, call = call }
+    self.last = { batch = batch, call = call, logits = logits }
     if self.config.reduction == "none" then
         return self:elements "loss", call
     end
@@ -143,7 +160,7 @@ local outputs = { grad = true, beta = true, norm = true, loss = true }
 
 -- One array per sample, of the shape of the predictions, of the last forward: "grad", "beta" (the
 -- weight of a sample), "norm" (its gradient norm g) or "loss" (loss_weight * beta * l).
--- Ignored samples hold 0.
+-- Ignored samples hold 0. Where a softmax row is one sample, all but "grad" are [rows, 1].
 function Loss:elements(what)
     if not self.last then
         fault.raise("usage", "%s: forward comes first", self.name)
@@ -153,6 +170,10 @@ function Loss:elements(what)
             tostring(what))
     end
     local batch, call = self.last.batch, self.last.call
+    if self.kind.softmax and what == "grad" then
+        return softmax.gradient(self.last.logits, self.options.form, self:elements "beta",
+            call.grad_scale, self.options)
+    end
     local out = array.new("f4", batch.shape)
     local places = ffi.new "ghm_outputs"
     places[what] = out.ptr

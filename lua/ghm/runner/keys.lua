@@ -23,6 +23,8 @@ local known = {
     alpha = { help = "alpha of focal", above = 0, below = 1, default = 0.25 },
     gamma = { help = "gamma of focal", min = 0, default = 2 },
     beta = { help = "beta of smooth L1", above = 0, default = 1 },
+    form = { help = "g of softmax: 1 - p_true, |p_c - y_c| of each class, or the L1 norm of p - y",
+        default = "true_class" },
     eps = { help = "window of the exact density; by default 1/bins", above = 0, max = 1 },
     labels = { help = "class k is k (background: the number of classes), or k + 1 (background: 0)",
         default = "zero_based" },

@@ -1,0 +1,52 @@
+-- Softmax over rows of exclusive classes, as batches of margins that sketches and losses know.
+--
+--   one = softmax.margins(batch, "true_class")   a ghm.batch whose samples have the g of that form
+--   softmax.gradient(batch, "true_class", beta, scale) -> d loss / d logits, an array
+--
+-- With p = softmax(x) and the one-hot y of a row, the published ports of GHM-C choose g as
+--   true_class   1 - p_true: one sample for each row; the loss is beta * cross-entropy
+--   each_class   |p_c - y_c|: one sample for each class of each row; the loss is the sum over
+--                classes of beta_c * BCE(p_c, y_c), so that g is GHM-C's own, |d BCE / d margin|
+--   l1           the L1 norm of p - y. It is 2 (1 - p_true), and regions that part [0, 2] are those
+--                of true_class: the same loss
+-- See ghm_softmax_margins in core/ghm.h.
+
+local array = require "ghm.array"
+local batches = require "ghm.batch"
+local clib = require "ghm.clib"
+local device = require "ghm.device"
+
+local C = clib.C
+local M = {}
+
+M.forms = clib.words.form
+
+-- The margins of a batch (ghm.batch), as another one. Fault "dump": a valid row has not exactly one
+-- class, with `where` before the message; fault "usage": weights per class, fewer than two columns.
+function M.margins(batch, form, opts)
+    local per_row = form ~= "each_class"
+    local margins = array.new("f4", { batch.rows, per_row and 1 or batch.cols })
+    local valid = array.new("u1", { batch.rows })
+    clib.check(C.ghm_softmax_margins(opts and opts.device or device.default(), batch.c,
+        not per_row and margins.ptr or nil, per_row and margins.ptr or nil, valid.ptr),
+        opts and opts.where)
+    local parts = { logits = margins, weight = valid }
+    if per_row then
+        parts.labels = array.new("u1", { batch.rows }) -- zeros: the only column is the row's class
+    else
+        parts.target, parts.labels = batch.arrays.target, batch.arrays.labels
+    end
+    local one = batches.classification(parts)
+    one.names, one.notes = batch.names, batch.notes
+    return one
+end
+
+-- d loss / d logits, f4 of the batch's shape, for a coefficient per sample of M.margins, f4 too.
+function M.gradient(batch, form, beta, scale, opts)
+    local grad = array.new("f4", batch.shape)
+    clib.check(C.ghm_softmax_gradient(opts and opts.device or device.default(), batch.c, beta.ptr,
+        form ~= "each_class" and 1 or 0, scale, grad.ptr))
+    return grad
+end
+
+return M
