@@ -107,6 +107,13 @@ function M.zip(members, opts)
         .. M.le(size, 4) .. M.le(offset, 4) .. M.le(#comment, 2) .. comment
 end
 
+-- The bytes of a .safetensors: { header (JSON text), data, length (said length of the header) }.
+function M.safetensors(t)
+    local header = t.header
+        or '{"x":{"dtype":"F32","shape":[3],"data_offsets":[0,12]}}'
+    return M.le(t.length or #header, 8) .. header .. (t.data or M.pack("float", { 1, 2, 3 }))
+end
+
 local Folder = {}
 Folder.__index = Folder
 

@@ -30,18 +30,15 @@ function M.span(info)
     return info.n == 0 and 0 or info.strides and last + 1 or info.n
 end
 
--- Whether strides are those of C order without gaps; an axis of one element may have any.
+-- Whether strides are those of C order without gaps; an axis of one element may have any, and so
+-- may an array without elements.
 function M.is_dense(shape, strides)
-    local expected = 1
+    local expected, dense = 1, true
     for axis = #shape, 1, -1 do
-        if shape[axis] == 0 then
-            return true
-        elseif shape[axis] ~= 1 and strides[axis] ~= expected then
-            return false
-        end
+        dense = dense and (shape[axis] == 1 or strides[axis] == expected)
         expected = expected * shape[axis]
     end
-    return true
+    return dense or expected == 0
 end
 
 -- How elements at this byte of a file, or address, come to the user: "mapped" where they lie, or

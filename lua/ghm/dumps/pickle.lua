@@ -15,6 +15,7 @@ local uint = require "ghm.dumps.little"
 local M = {}
 
 local OPERATIONS_LIMIT = 1e7
+local TABLES_LIMIT = 1e6 -- one byte makes a list of a hundred
 
 local NONE, FLOAT = { kind = "none" }, { kind = "float" }
 
@@ -59,6 +60,15 @@ end
 
 function Machine:push(value)
     self.stack[#self.stack + 1] = value
+end
+
+-- Pushes a new table.
+function Machine:make(value)
+    self.tables = self.tables + 1
+    if self.tables > TABLES_LIMIT then
+        self:fail("more than %d dicts, lists, tuples and calls", TABLES_LIMIT)
+    end
+    self:push(value)
 end
 
 -- Takes the topmost value, of this kind if one is given; nothing below a mark can be taken.
@@ -141,9 +151,9 @@ end
 function Machine:call()
     local args, global = self:pop "tuple", self:pop "global"
     if global.name == "collections OrderedDict" and #args == 0 then
-        self:push(dict())
+        self:make(dict())
     else
-        self:push { kind = "call", name = global.name, args = args }
+        self:make { kind = "call", name = global.name, args = args }
     end
 end
 
@@ -175,16 +185,16 @@ local operations = {
         self:push(FLOAT)
     end,
     ["X"] = function(self) self:push(self:take(self:number(4))) end, -- BINUNICODE
-    ["}"] = function(self) self:push(dict()) end, -- EMPTY_DICT
-    ["]"] = function(self) self:push { kind = "list" } end, -- EMPTY_LIST
-    [")"] = function(self) self:push { kind = "tuple" } end, -- EMPTY_TUPLE
-    ["\133"] = function(self) self:push(self:pop_tuple(1)) end,
-    ["\134"] = function(self) self:push(self:pop_tuple(2)) end,
-    ["\135"] = function(self) self:push(self:pop_tuple(3)) end,
+    ["}"] = function(self) self:make(dict()) end, -- EMPTY_DICT
+    ["]"] = function(self) self:make { kind = "list" } end, -- EMPTY_LIST
+    [")"] = function(self) self:make { kind = "tuple" } end, -- EMPTY_TUPLE
+    ["\133"] = function(self) self:make(self:pop_tuple(1)) end,
+    ["\134"] = function(self) self:make(self:pop_tuple(2)) end,
+    ["\135"] = function(self) self:make(self:pop_tuple(3)) end,
     ["t"] = function(self) -- TUPLE
         local tuple = self:pop_marked()
         tuple.kind = "tuple"
-        self:push(tuple)
+        self:make(tuple)
     end,
     ["s"] = function(self) self:set_items(self:pop_tuple(2)) end, -- SETITEM
     ["u"] = function(self) self:set_items(self:pop_marked()) end, -- SETITEMS
@@ -200,11 +210,11 @@ local operations = {
             self:fail("refused global '%s': only tensors in dicts and lists are read",
                 name:sub(1, 80):gsub(" ", "."))
         end
-        self:push { kind = "global", name = name }
+        self:make { kind = "global", name = name }
     end,
     ["R"] = Machine.call, -- REDUCE
     ["Q"] = function(self) -- BINPERSID
-        self:push { kind = "persistent", id = self:pop "tuple" }
+        self:make { kind = "persistent", id = self:pop "tuple" }
     end,
     ["b"] = function(self) -- BUILD: the attributes of a state_dict, which hold no tensors
         self:pop "dict"
@@ -221,7 +231,7 @@ local refused = { ["i"] = "INST", ["o"] = "OBJ", ["\129"] = "NEWOBJ", ["\130"] =
 --   refuse(at, ...)       throws: what is wrong at the 0-based byte `at`, a format and its values
 function M.read(text, globals, refuse)
     local self = setmetatable({ text = text, at = 0, started = 0, stack = {}, marks = {}, memo = {},
-        globals = globals, refuse = refuse }, Machine)
+        tables = 0, globals = globals, refuse = refuse }, Machine)
     for _ = 1, OPERATIONS_LIMIT do
         self.started = self.at
         local code = self:take(1)
