@@ -80,11 +80,11 @@ format:
 	@$(DEPS) build lint
 	clang-format -i core/*.[ch]
 
-## bench-peers: PyTorch and numpy into build/peers, for experiments/bench.lua (5 GB, from PyPI)
+## bench-peers: PyTorch, numpy, safetensors into build/peers, for the bench and specs (5 GB, PyPI)
 bench-peers:
 	@$(DEPS) peers
 	python3 -m venv $(build)/peers
-	$(build)/peers/bin/pip install --quiet --upgrade numpy torch
+	$(build)/peers/bin/pip install --quiet --upgrade numpy torch safetensors
 
 ## clean: remove what was built; runs/ stays
 clean:
