@@ -3,6 +3,7 @@
 #   CC=clang CFLAGS=...   another compiler, flags after ours     V=1   show each command
 #   DEPS=:                install nothing, look for nothing
 #   SANITIZE=1            address and undefined-behaviour checks, built and tested in a place apart
+#   PREFIX=/usr/local DESTDIR=                                   where install puts things
 #   T=npy | TestNpy | TestNpy.test_name                          tests: only these
 
 MAKEFLAGS += --no-builtin-rules
@@ -13,13 +14,16 @@ CC = gcc
 DEPS = .ci/deps
 Q = $(if $(V),,@)
 
+soname = libghm.so.0
+version = $(shell sed -n 's/^    return "\([0-9.]*\)";/\1/p' core/status.c)
+
 # Never fast-math: it drops the checks for NaN. No contraction: the same bits on every machine.
 # No -march: the library runs on any x86-64 or arm64, and picks its kernels when it opens.
 codegen = -std=gnu11 -O3 -ffp-contract=off -fno-math-errno -fno-trapping-math -fopenmp
 warnings = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
            -Wconversion -Wdouble-promotion -Wvla -Wundef $(if $(WERROR),-Werror)
 cflags = $(codegen) $(sanitize) $(warnings) -g -fPIC -fvisibility=hidden $(CFLAGS)
-ldflags = -shared -fopenmp $(sanitize) -Wl,-soname,libghm.so.0 -Wl,--no-undefined -Wl,-z,nodelete $(LDFLAGS)
+ldflags = -shared -fopenmp $(sanitize) -Wl,-soname,$(soname) -Wl,--no-undefined -Wl,-z,nodelete $(LDFLAGS)
 
 build = build
 ifdef SANITIZE
@@ -49,7 +53,7 @@ objects = $(once) $(kernels)
 commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
 info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS))
 
-.PHONY: all lib deps demo test lint format bench-peers clean help FORCE
+.PHONY: all lib deps demo test lint format bench-peers install uninstall clean help FORCE
 
 ## lib: build build/libghm.so (the default)
 all lib: $(library)
@@ -85,6 +89,44 @@ bench-peers:
 	@$(DEPS) peers
 	python3 -m venv $(build)/peers
 	$(build)/peers/bin/pip install --quiet --upgrade numpy torch safetensors
+
+# What a distribution may place elsewhere. `home` is laid out like a checkout, with links to what is
+# not its own, so that scripts and modules find each other, the header and the library alike.
+PREFIX     = /usr/local
+prefix     = $(abspath $(PREFIX))
+bindir     = $(prefix)/bin
+libdir     = $(prefix)/lib
+includedir = $(prefix)/include
+luadir     = $(prefix)/share/lua/5.1
+home       = $(libdir)/ghm
+put        = "$(DESTDIR)$(strip $(1))"
+link       = mkdir -p $(call put,$(dir $(2))) && ln -srfn $(call put,$(1)) $(call put,$(2))
+filled     = $(foreach word,prefix libdir includedir version,-e 's|@$(word)@|$($(word))|')
+
+## install: libghm, ghm.h, ghm.pc, Lua modules and the command ghm below PREFIX (/usr/local)
+install: lib
+	$(Q)install -D $(library) $(call put,$(libdir)/libghm.so.$(version))
+	$(Q)$(call link,$(libdir)/libghm.so.$(version),$(libdir)/$(soname))
+	$(Q)$(call link,$(libdir)/$(soname),$(libdir)/libghm.so)
+	$(Q)install -Dm644 core/ghm.h $(call put,$(includedir)/ghm.h)
+	$(Q)install -d $(call put,$(libdir)/pkgconfig)
+	$(Q)sed $(filled) core/ghm.pc.in >$(call put,$(libdir)/pkgconfig/ghm.pc)
+	$(Q)rm -rf $(call put,$(home))
+	$(Q)find lua experiments README.md LICENSE -type f ! -name '*.pyc' \
+	    -exec install -Dm644 {} $(call put,$(home)/{}) ';'
+	$(Q)chmod +x $(call put,$(home)/lua/ghm/runner/command.lua)
+	$(Q)$(call link,$(includedir)/ghm.h,$(home)/core/ghm.h)
+	$(Q)$(call link,$(libdir)/$(soname),$(home)/build/libghm.so)
+	$(Q)$(call link,$(home)/lua/ghm,$(luadir)/ghm)
+	$(Q)$(call link,$(home)/lua/ghm/runner/command.lua,$(bindir)/ghm)
+	$(Q)$(if $(DESTDIR),,ldconfig || echo "  as root, ldconfig would tell the loader of libghm")
+	@echo "  ghm $(version) is in $(prefix)$(if $(DESTDIR), below $(DESTDIR)): ghm help"
+
+## uninstall: remove what install put below the same PREFIX
+uninstall:
+	rm -rf $(call put,$(home))
+	rm -f $(call put,$(bindir)/ghm) $(call put,$(luadir)/ghm) $(call put,$(includedir)/ghm.h) \
+	      $(call put,$(libdir)/pkgconfig/ghm.pc) $(call put,$(libdir)/libghm.so)*
 
 ## clean: remove what was built; runs/ stays
 clean:

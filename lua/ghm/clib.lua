@@ -7,12 +7,13 @@
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"
+local posix = require "ghm.posix"
 
 local M = {}
 
-local here = debug.getinfo(1, "S").source:match "^@(.*)/lua/ghm/clib%.lua$"
-    or debug.getinfo(1, "S").source:match "^@lua/ghm/clib%.lua$" and "."
-    or ".."
+-- The checkout this file is in, or the folder that make install lays out like one.
+local source = debug.getinfo(1, "S").source:sub(2)
+local here = posix.real_path(source):match "^(.*)/lua/ghm/clib%.lua$"
 
 local function declarations(path)
     local file = io.open(path)

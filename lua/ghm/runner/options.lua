@@ -173,7 +173,8 @@ function M.parser(spec)
     local words = spec.no_dump and "" or " [DUMP...]"
     words = words .. (spec.keys and #spec.keys > 0 and " [key=SPEC...]" or "")
     local parser = argparse(spec.name, introduction(spec), spec.epilog)
-        :usage(("Usage: luajit %s.lua%s [options]"):format(spec.name, words))
+        :usage(("Usage: %s%s [options]"):format(arg and arg.command or ("luajit %s.lua"):format(
+            spec.name), words))
         :help_max_width(WIDTH):help_description_margin(MARGIN):add_help(false)
     parser:argument("words"):args("*"):hidden(true)
     if spec.options then

@@ -31,8 +31,9 @@ end
 
 -- The work tree that this file belongs to, if it is one: { commit, dirty }, or nil.
 local function git()
-    local here = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" or "."
-    local command = "git -C " .. posix.quote(here) .. " "
+    local here = debug.getinfo(1, "S").source:match "^@(.*)/lua/ghm/runner/[^/]*$" or "."
+    -- not by a search upwards: an installed ghm may lie in a work tree of something else
+    local command = ("git -C %s --git-dir=.git --work-tree=. "):format(posix.quote(here))
     local commit, status = posix.capture(command .. "rev-parse HEAD 2>/dev/null")
     if status ~= 0 then
         return nil

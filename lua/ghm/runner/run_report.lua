@@ -1,5 +1,6 @@
 -- The report of one run: what ghm.show.report needs, gathered from the run folder and the study.
 
+local cli = require "ghm.runner.cli"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
 local text = require "ghm.show.text"
@@ -95,14 +96,6 @@ local function columns_of(run, found)
     return columns
 end
 
-local function command_of(words)
-    local line = { "luajit", posix.word(posix.real_path(arg[0])) }
-    for _, word in ipairs(words) do
-        line[#line + 1] = posix.word(word)
-    end
-    return { "cd " .. posix.word(posix.real_path "."), table.concat(line, " ") }
-end
-
 -- Writes report.html into the run folder. found: what the study returned; facts: of
 -- provenance.json; about: { question, note (what the columns mean), summary (lines of what was
 -- read), figures (those of found that were to be drawn), complaint (why one is not) }.
@@ -128,7 +121,8 @@ function M.write(run, found, facts, about)
         warnings = found.warnings, recommendations = found.recommendations,
         tables = { { title = "Results", rows = found.rows, columns = columns_of(run, found),
             mark = found.mark, note = about.note } },
-        figures = figures, command = command_of(run.info.argv),
+        figures = figures,
+        command = { "cd " .. posix.word(posix.real_path "."), cli.command(run.info.argv) },
         provenance = flat(scalars, "", {}), dumps = dump_table(facts.dumps) })
 end
 
