@@ -92,14 +92,16 @@ typedef struct ghm_facts {
 
 /* Per-sample losses and what they need; a and b are the two parameters, in this order. */
 enum ghm_function {
-    GHM_BCE = 0,       /* binary cross-entropy with logits; no parameters */
-    GHM_FOCAL,         /* a = alpha in (0, 1), or negative for none; b = gamma >= 0 */
-    GHM_ASL1,          /* a = mu > 0: sqrt(d^2 + mu^2) - mu */
-    GHM_SMOOTH_L1,     /* a = beta > 0: d^2 / 2 beta below beta, |d| - beta / 2 above */
-    GHM_NORM,          /* classification: g, a and b unused. Regression: g with a = mu */
-    GHM_NORM_SQUARED,  /* g^2, with the parameters of GHM_NORM */
-    GHM_FOCAL_NORM,    /* |d focal / dx| */
-    GHM_SMOOTH_L1_NORM /* |d smooth L1 / dd| */
+    GHM_BCE = 0,        /* binary cross-entropy with logits; no parameters */
+    GHM_FOCAL,          /* a = alpha in (0, 1), or negative for none; b = gamma >= 0 */
+    GHM_ASL1,           /* a = mu > 0: sqrt(d^2 + mu^2) - mu */
+    GHM_SMOOTH_L1,      /* a = beta > 0: d^2 / 2 beta below beta, |d| - beta / 2 above */
+    GHM_NORM,           /* classification: g, a and b unused. Regression: g with a = mu */
+    GHM_NORM_SQUARED,   /* g^2, with the parameters of GHM_NORM */
+    GHM_FOCAL_NORM,     /* |d focal / dx| */
+    GHM_SMOOTH_L1_NORM, /* |d smooth L1 / dd| */
+    GHM_FOCAL_NORM_SQUARED,
+    GHM_SMOOTH_L1_NORM_SQUARED
 };
 
 enum ghm_divide { GHM_DIVIDE_NONEMPTY = 0, GHM_DIVIDE_ALL };
@@ -260,6 +262,12 @@ int ghm_sketch_cut(const ghm_sketch *sketch, int64_t bins, double mu, int64_t *c
  * by interpolation, so a count is off by at most the content of the two cells at its borders. */
 int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t group,
                        const double *g, int64_t n, double *out);
+
+/* ghm_sketch_sums with each sample weighed by the exact density of window eps among all samples:
+ * out[intervals] = sum of (N / GD(g))^power * function. power: 1, or 2 where function is a square.
+ * GHM_BCE or GHM_ASL1 over all, by N: the loss of ghm_exact_density, off as ghm_sketch_density is. */
+int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, double b,
+                          int32_t group, double mu, double eps, int32_t power, double *out);
 
 /* Compares beta[bins] (0 for empty regions) with the exact density of window eps. density[bins] is
  * the configuration's own GD^ (S_j * M). scarce: a region with fewer samples is scarce. */

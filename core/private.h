@@ -183,6 +183,11 @@ const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order);
 int ghm_ask(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
 int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
 
+/* Whether a task knows a function with these parameters. */
+int ghm_check_function(int task, int32_t function, double a, double b);
+/* The mean of a function over a cell's samples. */
+double ghm_line_mean(int task, int32_t function, double a, double b, const ghm_line *line);
+
 struct ghm_sketch {
     ghm_edges *edges;
     ghm_facts facts;

@@ -132,21 +132,21 @@ int ghm_sketch_counts(const ghm_sketch *sketch, int32_t group, int64_t *out)
     return GHM_OK;
 }
 
-static int check_function(int task, int32_t function, double a, double b)
+int ghm_check_function(int task, int32_t function, double a, double b)
 {
     bool boxes = function == GHM_ASL1 || function == GHM_SMOOTH_L1 ||
-                 function == GHM_SMOOTH_L1_NORM;
+                 function == GHM_SMOOTH_L1_NORM || function == GHM_SMOOTH_L1_NORM_SQUARED;
     bool either = function == GHM_NORM || function == GHM_NORM_SQUARED;
-    bool focal = function == GHM_FOCAL || function == GHM_FOCAL_NORM;
-    if (function < GHM_BCE || function > GHM_SMOOTH_L1_NORM ||
+    bool focal = function == GHM_FOCAL || function == GHM_FOCAL_NORM ||
+                 function == GHM_FOCAL_NORM_SQUARED;
+    if (function < GHM_BCE || function > GHM_SMOOTH_L1_NORM_SQUARED ||
         (!either && boxes != (task == GHM_REGRESSION))) {
         return ghm_fail(GHM_E_ARGUMENT, "function is %d, which task %d does not know", function,
                         task);
     }
     if (task == GHM_REGRESSION && !(a > 0 && isfinite(a))) {
         return ghm_fail(GHM_E_ARGUMENT, "%s is %g, expected a finite number above 0",
-                        function == GHM_SMOOTH_L1 || function == GHM_SMOOTH_L1_NORM ? "beta" : "mu",
-                        a);
+                        boxes && function != GHM_ASL1 ? "beta" : "mu", a);
     }
     if (focal && !(a < 1 && b >= 0 && isfinite(b))) {
         return ghm_fail(GHM_E_ARGUMENT,
@@ -159,7 +159,7 @@ static int check_function(int task, int32_t function, double a, double b)
 
 static double value_at(int task, int32_t function, double a, double b, int positive, double key)
 {
-    double g;
+    double g, norm;
     switch (function) {
     case GHM_BCE:
         return ghm_softplus(key);
@@ -167,12 +167,18 @@ static double value_at(int task, int32_t function, double a, double b, int posit
         return ghm_focal_alpha(a, positive) * ghm_focal(key, b);
     case GHM_FOCAL_NORM:
         return ghm_focal_alpha(a, positive) * ghm_focal_norm(key, b);
+    case GHM_FOCAL_NORM_SQUARED:
+        norm = ghm_focal_alpha(a, positive) * ghm_focal_norm(key, b);
+        return norm * norm;
     case GHM_ASL1:
         return ghm_asl1(key, a);
     case GHM_SMOOTH_L1:
         return ghm_smooth_l1(key, a);
     case GHM_SMOOTH_L1_NORM:
         return ghm_smooth_l1_norm(key, a);
+    case GHM_SMOOTH_L1_NORM_SQUARED:
+        norm = ghm_smooth_l1_norm(key, a);
+        return norm * norm;
     default:
         g = task == GHM_REGRESSION ? ghm_asl1_norm(key, a) : ghm_sigmoid(key);
         return function == GHM_NORM_SQUARED ? g * g : g;
@@ -182,7 +188,7 @@ static double value_at(int task, int32_t function, double a, double b, int posit
 /* The mean of a function over a cell, from two points with the cell's mean and variance: right to
  * third order in a width of 2^-10. They stand a deviation from the mean, or where the cell ends: none
  * is beyond an edge, where a function may bend. */
-static double mean_by_points(int task, int32_t function, double a, double b, const ghm_line *line)
+double ghm_line_mean(int task, int32_t function, double a, double b, const ghm_line *line)
 {
     double below = sqrt(line->variance), above = below;
     double room_below = line->mean - line->low, room_above = line->high - line->mean;
@@ -241,7 +247,7 @@ static void means_of(int task, int32_t function, double a, double b, const ghm_l
         asl1_means(key, half_variance, a, n, out);
     } else {
         for (int i = 0; i < n; i++) {
-            out[i] = mean_by_points(task, function, a, b, &lines[i]);
+            out[i] = ghm_line_mean(task, function, a, b, &lines[i]);
         }
     }
 }
@@ -252,7 +258,7 @@ int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double
     const ghm_line *lines;
     GHM_TRY(ghm_ask(sketch, out, false, &lines));
     int task = sketch->edges->task;
-    GHM_TRY(check_function(task, function, a, b));
+    GHM_TRY(ghm_check_function(task, function, a, b));
     int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
     if (sketch->soft_targets) {
         if (group != GHM_BOTH || (function != GHM_BCE && function != GHM_NORM)) {

@@ -84,6 +84,33 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
     return GHM_OK;
 }
 
+int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, double b,
+                          int32_t group, double mu, double eps, int32_t power, double *out)
+{
+    const ghm_line *lines;
+    GHM_TRY(ghm_ask_hard(sketch, out, true, &lines));
+    int task = sketch->edges->task;
+    GHM_TRY(check_window(task, mu, eps));
+    GHM_TRY(ghm_check_function(task, function, a, b));
+    if (power != 1 && power != 2) {
+        return ghm_fail(GHM_E_ARGUMENT, "power is %d, expected 1 or 2", power);
+    }
+    int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
+    memset(out, 0, (size_t)intervals * sizeof *out);
+    for (int64_t i = 0; i < cells; i++) {
+        const ghm_line *line = &lines[i];
+        if (group != GHM_BOTH && (uint32_t)group != line->group) {
+            continue;
+        }
+        double key = line->mean;
+        double g = task == GHM_REGRESSION ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
+        double beta = (double)sketch->facts.valid / density_at(lines, cells, task, mu, eps, g);
+        out[line->interval] += line->n * ghm_line_mean(task, function, a, b, line) * beta *
+                               (power == 2 ? beta : 1);
+    }
+    return GHM_OK;
+}
+
 /* -- study ------------------------------------------------------------------------------------ */
 
 static double flatness(const double *share, int64_t bins, double total)

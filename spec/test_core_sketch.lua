@@ -196,11 +196,16 @@ for _, p in ipairs { { 0.25, 2 }, { -1, 0 }, { -1, 1 }, { 0.5, 0.5 }, { 0.9, 5 }
     functions[#functions + 1] = { "focal", alpha, gamma, function(s, positive)
         return oracle.focal(positive and -s or s, positive and 1 or 0, alpha, gamma)
     end, 1 + gamma }
-    functions[#functions + 1] = { "focal_norm", alpha, gamma, function(s, positive)
+    local function norm(s, positive)
         local t, x, h = positive and 1 or 0, positive and -s or s, 1e-5
         return math.abs(oracle.focal(x + h, t, alpha, gamma)
             - oracle.focal(x - h, t, alpha, gamma)) / (2 * h)
-    end, 1 + gamma, 1e-6 } -- the last: what a finite difference is good for
+    end
+    -- the last: what a finite difference is good for
+    functions[#functions + 1] = { "focal_norm", alpha, gamma, norm, 1 + gamma, 1e-6 }
+    functions[#functions + 1] = { "focal_norm_squared", alpha, gamma, function(...)
+        return norm(...) ^ 2
+    end, 2 + 2 * gamma, 1e-6 }
 end
 
 function TestCoreSketch.test_sums_of_every_function_for_positives_and_negatives_apart()
@@ -240,7 +245,7 @@ end
 -- losses below 1e-7 (s < -16), and for focal's where they are below 1e-8 of the largest.
 function TestCoreSketch.test_skewed_cells_leave_an_error_of_third_order_and_no_more()
     for _, f in ipairs(functions) do
-        for exponent = -1, f[1] ~= "focal_norm" and 5 or -2 do
+        for exponent = -1, f[1]:find "^focal_norm" and -2 or 5 do
             local start, width = -2 ^ exponent, 2 ^ (exponent - 10)
             for k = 3, 12, 3 do
                 local near, far = math.random(), math.random()
@@ -268,14 +273,18 @@ local function check_boxes(pred, target, mu, beta)
     local s = samples.sketch_of(spec, samples.box_batch(pred, target))
     local expected = oracle.boxes(pred, target, nil, mu)
     check_regions(s, expected, 10, mu)
-    local sums = { smooth_l1 = 0, norm = 0, norm_squared = 0 }
+    local sums = { smooth_l1 = 0, smooth_l1_norm = 0, smooth_l1_norm_squared = 0, norm = 0,
+        norm_squared = 0 }
     for _, sample in ipairs(expected) do
         sums.smooth_l1 = sums.smooth_l1 + oracle.smooth_l1(sample.d, beta)
+        local slope = math.min(math.abs(sample.d) / beta, 1)
+        sums.smooth_l1_norm = sums.smooth_l1_norm + slope
+        sums.smooth_l1_norm_squared = sums.smooth_l1_norm_squared + slope ^ 2
         sums.norm = sums.norm + sample.norm
         sums.norm_squared = sums.norm_squared + sample.norm ^ 2
     end
     for name, wanted in pairs(sums) do
-        local got = samples.total(samples.list(s:sums(name, name == "smooth_l1" and beta or mu),
+        local got = samples.total(samples.list(s:sums(name, name:find "^smooth" and beta or mu),
             s:intervals()))
         close(got, wanted, { rel = 1e-8 }, "%s, mu %g, beta %g", name, mu, beta)
     end

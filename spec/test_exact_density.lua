@@ -162,6 +162,51 @@ function TestExactDensity.test_the_estimate_is_exact_where_no_cell_is_cut()
     end
 end
 
+-- Sums of single samples, each weighed by N / GD; the losses, over N, are the exact-density loss.
+local function check_exact_sums(s, one, expected, mu, eps, names)
+    local density, loss = exact_density(one, mu, eps)
+    local N, intervals = s:facts().valid, s:intervals()
+    local function total(...)
+        return samples.total(samples.list(s:exact_sums(...), intervals))
+    end
+    close(total(names.loss, mu, 0, "both", { mu = mu, eps = eps }) / N, loss, { rel = 1e-4 },
+        "the loss, eps %g", eps)
+    for power = 1, 2 do
+        local wanted = { both = 0, positives = 0, negatives = 0 }
+        for i, sample in ipairs(expected) do
+            if sample.valid then
+                local value = (sample.norm * N / density.ptr[i - 1]) ^ power
+                local group = sample.t == 1 and "positives" or "negatives"
+                wanted.both, wanted[group] = wanted.both + value, wanted[group] + value
+            end
+        end
+        for group, sum in pairs(wanted) do
+            close(total(power == 1 and "norm" or "norm_squared", mu, 0, group,
+                { mu = mu, eps = eps, power = power }), sum, { rel = 1e-3 },
+                "sum of %s to the power of %d, eps %g", group, power, eps)
+        end
+    end
+end
+
+function TestExactDensity.test_sums_weighed_by_the_exact_density()
+    for _, eps in ipairs { 0.1, 1 / 30 } do
+        local x, t, w = samples.detector(20000)
+        local one = samples.class_batch(x, t, w)
+        check_exact_sums(samples.sketch_of({ bins = 10 }, one), one, oracle.classes(x, t, w), nil,
+            eps, { loss = "bce" })
+        local pred, target, weight = samples.boxes(20000)
+        one = samples.box_batch(pred, target, weight)
+        check_exact_sums(samples.sketch_of({ task = "regression", bins = 10, mu = 0.02 }, one), one,
+            oracle.boxes(pred, target, weight, 0.02), 0.02, eps, { loss = "asl1" })
+    end
+    local s = samples.sketch_of({ bins = 10 }, samples.class_batch({ 1, 2 }, { 0, 1 }))
+    samples.refused("usage", { "power is 3" }, s.exact_sums, s, "norm", 0, 0, "both",
+        { eps = 0.1, power = 3 })
+    samples.refused("usage", { "eps is 0" }, s.exact_sums, s, "norm", 0, 0, "both", { eps = 0 })
+    samples.refused("usage", { "function is" }, s.exact_sums, s, "asl1", 0, 0, "both",
+        { eps = 0.1 })
+end
+
 -- What a study says of a configuration, from single samples and their exact density.
 function TestExactDensity.test_a_study_agrees_with_single_samples()
     local bins, eps = 10, 0.1

@@ -22,7 +22,8 @@ M.groups = { both = C.GHM_BOTH, negatives = C.GHM_NEGATIVES, positives = C.GHM_P
 M.functions = {
     bce = C.GHM_BCE, focal = C.GHM_FOCAL, asl1 = C.GHM_ASL1, smooth_l1 = C.GHM_SMOOTH_L1,
     norm = C.GHM_NORM, norm_squared = C.GHM_NORM_SQUARED, focal_norm = C.GHM_FOCAL_NORM,
-    smooth_l1_norm = C.GHM_SMOOTH_L1_NORM,
+    smooth_l1_norm = C.GHM_SMOOTH_L1_NORM, focal_norm_squared = C.GHM_FOCAL_NORM_SQUARED,
+    smooth_l1_norm_squared = C.GHM_SMOOTH_L1_NORM_SQUARED,
 }
 
 -- shared: what the sketches of the same edges share: cuts, where regions begin, by bins and mu; and
@@ -250,6 +251,15 @@ function Sketch:sums(name, a, b, group)
         clib.check(C.ghm_sketch_sums(pointer_of(self), code, a or 0, b or 0, group_of(group), out))
         return out
     end)
+end
+
+-- The same, each sample weighed by the exact density's beta (to the power of 1 or 2): see ghm.h.
+-- exact = { mu, eps, power }
+function Sketch:exact_sums(name, a, b, group, exact)
+    local out = ffi.new("double[?]", self:intervals())
+    clib.check(C.ghm_sketch_exact_sums(pointer_of(self), M.functions[name], a or 0, b or 0,
+        group_of(group), exact.mu or 1, exact.eps, exact.power or 1, out))
+    return out
 end
 
 -- Where the regions of bins (and mu) begin among the intervals: int64_t[bins + 1].
