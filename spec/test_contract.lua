@@ -142,7 +142,7 @@ function TestContract.test_functions_of_sketches_are_the_enum()
         lu.assertEquals(tonumber(C[name]), count)
         count = count + 1
     end
-    lu.assertEquals(count, 8)
+    lu.assertEquals(count, 10)
 end
 
 function TestContract.test_the_abi_and_version_of_the_library_are_the_headers()

@@ -6,6 +6,9 @@
 --     name, question, epilog, options   as of ghm.cli
 --     keys = ghm.keys {...}             the key=SPEC words
 --     axes = {"bins", "momentum"}       the keys whose values are combined into configurations
+--     edges = function(args) ... end    what sketches must answer exactly, { bins, mu, knots };
+--                                       by default the keys bins and mu
+--     views, collect                    as of sweep.read, with args as a last argument
 --     study = function(x) ... end       x = { task, calls, configurations, args }
 --   }
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), lines (its
@@ -181,7 +184,14 @@ end
 local function read(spec, args, source, configurations)
     local run
     local show = M.progress(args)
-    local calls = sweep.read(source, { bins = args.keys.bins, mu = args.keys.mu,
+    local asked = spec.edges and spec.edges(args) or args.keys
+    local calls = sweep.read(source, { bins = asked.bins, mu = asked.mu, knots = asked.knots,
+        views = spec.views and function(batch, call)
+            return spec.views(batch, call, args)
+        end,
+        collect = spec.collect and function(call)
+            return spec.collect(call, args)
+        end,
         nonfinite = args.nonfinite, progress = function(done, total, valid)
             if not run and valid > 0 then
                 run = runs.create { out = args.out, experiment = spec.name, name = args.name,

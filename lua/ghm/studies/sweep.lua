@@ -32,6 +32,9 @@ end
 -- each batch. The data is let go: only the sketches stay.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
 --   spec.nonfinite                   "error" or "ignore"
+--   spec.views(batch, call)          further batches made of a call's data while that is at hand, a
+--                                    list of { name, batch }: call.views[name] = { sketch, facts }
+--   spec.collect(call)               called for each call of a sound step, in order
 --   spec.progress(done, total, valid)   called after each sound step; valid: samples so far
 function M.read(source, spec)
     local empty = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
@@ -43,11 +46,20 @@ function M.read(source, spec)
             local call = { step = step, level = batch.level, sketch = empty:like(),
                 shape = batch.shape, notes = batch.notes, names = batch.names }
             call.facts = call.sketch:add(batch, { nonfinite = spec.nonfinite, where = step.path })
+            call.views = {}
+            for _, view in ipairs(spec.views and spec.views(batch, call) or {}) do
+                local sketch = empty:like()
+                call.views[view.name] = { sketch = sketch, facts = sketch:add(view.batch,
+                    { nonfinite = spec.nonfinite, where = step.path }) }
+            end
             fresh[k] = call
         end
         for _, call in ipairs(fresh) do -- all calls of a step, or none
             calls[#calls + 1] = call
             valid = valid + call.facts.valid
+            if spec.collect then
+                spec.collect(call)
+            end
         end
         done = done + 1
         if spec.progress then
