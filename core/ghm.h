@@ -199,6 +199,10 @@ void ghm_sketch_free(ghm_sketch *sketch);
 int ghm_sketch_add(ghm_device *device, ghm_sketch *sketch, const ghm_batch *batch,
                    int32_t ignore_nonfinite, ghm_facts *facts);
 
+/* What ghm_sketch_add makes of its facts: GHM_OK, or the status that refuses the batch. For a batch
+ * that is read block by block: facts are then the sums over its blocks. */
+int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite);
+
 /* into += from. Both must have the same edges and kind of target. Hard targets: exact. */
 int ghm_sketch_merge(ghm_sketch *into, const ghm_sketch *from);
 

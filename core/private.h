@@ -164,8 +164,6 @@ extern const ghm_backend ghm_cpu_backend;
 
 /* NULL-tolerant argument check of a batch, the one every entry point uses. */
 int ghm_check_batch(const ghm_batch *batch);
-/* The facts that make a batch unfit, as a status. */
-int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite);
 
 /* A cell as questions see it: its samples' keys have this mean and variance. */
 typedef struct ghm_line {

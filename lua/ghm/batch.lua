@@ -1,8 +1,10 @@
 -- Batches: one call of a loss, as the core wants it. Arrays are checked against each other and
 -- converted only where the core has no reader for their dtype; the rest is used where it lies.
 --
--- A batch has  c (ghm_batch), task, rows, cols, shape, n, notes (list of what was converted),
--- and keeps its arrays alive.
+-- A batch has  task, rows, cols, shape, n, form (of its targets, enum ghm_target), notes (list of
+-- what is converted) and blocks(), which gives its rows in order, each block with c (ghm_batch) and
+-- the arrays that c points into. A batch of arrays is one block, itself; ghm.dumps.blocks makes
+-- batches that are read from a file as their blocks are asked for.
 
 local array = require "ghm.array"
 local clib = require "ghm.clib"
@@ -33,19 +35,22 @@ local function as_array(value, dtype)
     return array.from(value, dtype)
 end
 
--- The array as the core can read it, and the core's dtype.
-local function prepare(self, use, a)
+local function text_of(a)
+    return a.dtype .. array.shape_text(a.shape)
+end
+
+-- Notes what array `a` is read as for a use.
+local function plan(layout, use, a)
     local dtypes = readable[use]
+    layout.as[use] = a.dtype
     if not dtypes[a.dtype] then
         if use == "labels" and not integers[a.dtype] then
-            fault.raise("dump", "labels are %s, expected integers", tostring(a))
+            fault.raise("dump", "labels are %s, expected integers", text_of(a))
         end
-        self.notes[#self.notes + 1] = ("%s %s is converted to %s"):format(use, tostring(a),
+        layout.notes[#layout.notes + 1] = ("%s %s is converted to %s"):format(use, text_of(a),
             dtypes.otherwise)
-        a = a:convert(dtypes.otherwise)
+        layout.as[use] = dtypes.otherwise
     end
-    self.arrays[use] = a
-    return a, dtypes[a.dtype]
 end
 
 -- rows x cols of a shape: the last axis holds the columns, a plain list has one.
@@ -73,83 +78,109 @@ local function same_shape(a, b)
     return true
 end
 
-local function begin(task, pred)
-    local self = { task = task, notes = {}, arrays = {}, c = ffi.new "ghm_batch" }
-    local use, dtype = prepare(self, "pred", pred)
-    self.rows, self.cols = rows_and_cols(use.shape, use.n)
-    self.n, self.shape = use.n, use.shape
-    if use.n == 0 then
-        self.rows = 0
-    end
-    local c = self.c
-    c.task = task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
-    c.rows, c.cols = self.rows, self.cols
-    c.pred, c.pred_dtype = use.ptr, dtype
-    return self
-end
-
-local function add_dense(self, pred, target, form)
+local function add_dense(layout, pred, target)
     if not same_shape(pred, target) then
         fault.raise("dump", "target is %s, expected the shape of the logits or predictions, %s",
-            tostring(target), tostring(pred))
+            text_of(target), text_of(pred))
     end
-    local use, dtype = prepare(self, "target", target)
-    self.c.target, self.c.target_dtype, self.c.target_form = use.ptr, dtype, form
+    layout.form = C.GHM_DENSE
+    plan(layout, "target", target)
 end
 
-local function add_weight(self, pred, weight)
-    if not weight then
-        return
+local function add_labels(layout, logits, labels, base)
+    if #logits.shape < 2 then -- 0 and 1 would be taken for classes, 0 for the only one
+        fault.raise("dump", "logits %s have no axis of classes, which labels need: 0 and 1 are "
+            .. "targets (--target)", text_of(logits))
+    elseif labels.n ~= layout.rows then
+        fault.raise("dump", "labels are %s, expected one for each of %d rows of logits %s",
+            text_of(labels), layout.rows, text_of(logits))
     end
-    local per_row = not same_shape(pred, weight)
-    if per_row and weight.n ~= self.rows then
+    layout.form = clib.enum("GHM_", "labels", base or "zero_based", clib.words.labels)
+    plan(layout, "labels", labels)
+end
+
+local function add_weight(layout, pred, weight)
+    layout.weight_per_row = not same_shape(pred, weight)
+    if layout.weight_per_row and weight.n ~= layout.rows then
         fault.raise("dump", "label_weight is %s, expected one per sample (%s) or one per row (%d)",
-            tostring(weight), tostring(pred), self.rows)
+            text_of(weight), text_of(pred), layout.rows)
     end
-    local use, dtype = prepare(self, "weight", weight)
-    self.c.weight, self.c.weight_dtype = use.ptr, dtype
-    self.c.weight_per_row = per_row and 1 or 0
+    plan(layout, "weight", weight)
+end
+
+-- What a batch of these parts is like: everything but its data. parts.pred [rows, cols]; either
+-- parts.target (dense, of the same shape) or parts.labels [rows]; parts.weight nil, per sample or
+-- per row; each an array, or whatever has dtype, shape and n. base: of labels. Throws fault "dump"
+-- where shapes or dtypes do not fit.
+function M.layout(task, parts, base)
+    local layout = { task = task, notes = {}, as = {}, shape = parts.pred.shape, n = parts.pred.n }
+    layout.rows, layout.cols = rows_and_cols(layout.shape, layout.n)
+    layout.rows = layout.n > 0 and layout.rows or 0
+    plan(layout, "pred", parts.pred)
+    if parts.target then
+        add_dense(layout, parts.pred, parts.target)
+    else
+        add_labels(layout, parts.pred, parts.labels, base)
+    end
+    if parts.weight then
+        add_weight(layout, parts.pred, parts.weight)
+    end
+    return layout
+end
+
+-- Some rows of a batch as the core reads them -> ghm_batch, the arrays that it points into.
+function M.fill(layout, arrays, rows)
+    local c, used = ffi.new "ghm_batch", {}
+    c.task = layout.task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
+    c.rows, c.cols, c.target_form = rows, layout.cols, layout.form
+    c.weight_per_row = layout.weight_per_row and 1 or 0
+    for use, dtype in pairs(layout.as) do
+        local a = arrays[use].dtype == dtype and arrays[use] or arrays[use]:convert(dtype)
+        local field = use == "labels" and "target" or use
+        used[use], c[field], c[field .. "_dtype"] = a, a.ptr, readable[use][dtype]
+    end
+    return c, used
+end
+
+local Batch = {}
+Batch.__index = Batch
+
+-- The blocks in order, each with the row it begins at.
+function Batch:blocks()
+    local given = false
+    return function()
+        if not given then
+            given = true
+            return self, 0
+        end
+    end
+end
+
+local function of_arrays(layout, arrays)
+    layout.c, layout.arrays = M.fill(layout, arrays, layout.rows)
+    return setmetatable(layout, Batch)
 end
 
 -- parts.logits [rows, cols]; either parts.target (dense 0/1 or soft, same shape) or parts.labels
 -- [rows] with parts.base "zero_based" (default) or "one_based"; parts.weight nil, per sample or
 -- per row. Tables of numbers are taken too. Throws fault "dump" where shapes do not fit.
 function M.classification(parts)
-    local logits = as_array(parts.logits, "f4")
-    local target, labels = as_array(parts.target, "f4"), as_array(parts.labels, "i8")
-    if not logits or (target == nil) == (labels == nil) then
+    local arrays = { pred = as_array(parts.logits, "f4"), target = as_array(parts.target, "f4"),
+        labels = as_array(parts.labels, "i8"), weight = as_array(parts.weight, "f4") }
+    if not arrays.pred or (arrays.target == nil) == (arrays.labels == nil) then
         fault.raise("usage", "a classification batch needs logits and either target or labels")
     end
-    local self = begin("classification", logits)
-    if target then
-        add_dense(self, logits, target, C.GHM_DENSE)
-    else
-        if #logits.shape < 2 then -- 0 and 1 would be taken for classes, 0 for the only one
-            fault.raise("dump", "logits %s have no axis of classes, which labels need: 0 and 1 are "
-                .. "targets (--target)", tostring(logits))
-        elseif labels.n ~= self.rows then
-            fault.raise("dump", "labels are %s, expected one for each of %d rows of logits %s",
-                tostring(labels), self.rows, tostring(logits))
-        end
-        local use, dtype = prepare(self, "labels", labels)
-        self.c.target, self.c.target_dtype = use.ptr, dtype
-        self.c.target_form = clib.enum("GHM_", "labels", parts.base or "zero_based",
-            clib.words.labels)
-    end
-    add_weight(self, logits, as_array(parts.weight, "f4"))
-    return self
+    return of_arrays(M.layout("classification", arrays, parts.base), arrays)
 end
 
 -- parts.pred and parts.target of one shape; parts.weight nil, per element or per row.
 function M.regression(parts)
-    local pred, target = as_array(parts.pred, "f4"), as_array(parts.target, "f4")
-    if not pred or not target then
+    local arrays = { pred = as_array(parts.pred, "f4"), target = as_array(parts.target, "f4"),
+        weight = as_array(parts.weight, "f4") }
+    if not arrays.pred or not arrays.target then
         fault.raise("usage", "a regression batch needs pred and target")
     end
-    local self = begin("regression", pred)
-    add_dense(self, pred, target, C.GHM_DENSE)
-    add_weight(self, pred, as_array(parts.weight, "f4"))
-    return self
+    return of_arrays(M.layout("regression", arrays), arrays)
 end
 
 return M

@@ -170,7 +170,10 @@ function Loss:elements(what)
             tostring(what))
     end
     local batch, call = self.last.batch, self.last.call
-    if self.kind.softmax and what == "grad" then
+    if not batch.c then
+        fault.raise("usage", "%s: elements need a batch of arrays, and the last was read block by "
+            .. "block", self.name)
+    elseif self.kind.softmax and what == "grad" then
         return softmax.gradient(self.last.logits, self.options.form, self:elements "beta",
             call.grad_scale, self.options)
     end

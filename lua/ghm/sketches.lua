@@ -86,24 +86,60 @@ local function facts_table(c)
     return facts
 end
 
+-- Adds the facts of a block that begins at `row` to those of the blocks before it.
+local function add_facts(total, facts, row, cols)
+    for _, name in ipairs(counted) do
+        if not name:find "^first" then
+            total[name] = total[name] + facts[name]
+        elseif total[name] < 0 and facts[name] >= 0 then
+            total[name] = facts[name] + row * (name == "first_bad_label" and 1 or cols)
+        end
+    end
+end
+
+-- What a block may be refused for without an end to the pass: the blocks behind it are read too,
+-- so that the refusal counts them all.
+local about_data = { [0] = true, [C.GHM_E_NONFINITE] = true, [C.GHM_E_SOFT] = true,
+    [C.GHM_E_LABEL] = true }
+
+-- One pass over a batch's blocks into a sketch -> status, facts.
+local function pass(sketch, batch, ignore, where)
+    local facts, total, last = ffi.new "ghm_facts", ffi.new "ghm_facts", nil
+    total.first_nonfinite, total.first_soft, total.first_bad_label = -1, -1, -1
+    for block, row in batch:blocks() do
+        block.c.target_form, last = batch.form, block.c
+        local status = C.ghm_sketch_add(where, pointer_of(sketch), last, ignore, facts)
+        if not about_data[status] then
+            return status, total
+        end
+        add_facts(total, facts, row, batch.cols)
+    end
+    return C.ghm_judge(last, total, ignore), total
+end
+
 -- Reads a batch, in one pass. opts.nonfinite "error" (default) or "ignore"; opts.device; opts.where
 -- goes before an error's message. A dense target that turns out soft is read again as soft, which
 -- the returned facts say (facts.soft). Throws fault "dump" and leaves the sketch as it was.
 function Sketch:add(batch, opts)
     opts = opts or {}
-    local facts = ffi.new "ghm_facts"
     local ignore = opts.nonfinite == "ignore" and 1 or 0
-    local where = opts.device or device.default()
-    local status = C.ghm_sketch_add(where, pointer_of(self), batch.c, ignore, facts)
-    if status == C.GHM_E_SOFT and batch.c.target_form == C.GHM_DENSE then
+    local device_used = opts.device or device.default()
+    -- the core adds a block or refuses it; of many blocks, a later one can still refuse the batch
+    local into = batch.c and self or self:like()
+    local status, facts = pass(into, batch, ignore, device_used)
+    if status == C.GHM_E_SOFT and batch.form == C.GHM_DENSE then
         local soft = facts.soft
-        batch.c.target_form = C.GHM_SOFT
-        status = C.ghm_sketch_add(where, self.c, batch.c, ignore, facts)
-        if status == 0 then
-            facts.soft = soft
-        end
+        batch.form = C.GHM_SOFT
+        into = batch.c and self or self:like()
+        status, facts = pass(into, batch, ignore, device_used)
+        facts.soft = status == 0 and soft or facts.soft
     end
     clib.check(status, opts.where)
+    if into ~= self then
+        facts.weight_sum = into:facts().weight_sum -- rounded once
+        self:merge(into)
+        into:free()
+    end
     self.answers = {}
     return facts_table(facts)
 end

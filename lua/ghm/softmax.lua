@@ -21,10 +21,44 @@ local M = {}
 
 M.forms = clib.words.form
 
+-- Margins of a batch that is read block by block.
+local Blocks = {}
+Blocks.__index = Blocks
+
+function Blocks:blocks()
+    local next_block, one = self.logits:blocks(), nil
+    return function()
+        if one then
+            one.arrays.pred:free()
+            one.arrays.weight:free()
+        end
+        local block, row = next_block()
+        local opts = { device = self.opts.device, where = self.opts.where }
+        if row and row > 0 then -- the core counts from there
+            opts.where = ("%s: after %.0f rows"):format(opts.where or "", row)
+        end
+        one = block and M.margins(block, self.logits_form, opts)
+        return one, row
+    end
+end
+
+local function blocks_of(batch, form, opts)
+    local per_row = form ~= "each_class"
+    local cols = per_row and 1 or batch.cols
+    return setmetatable({ task = batch.task, rows = batch.rows, cols = cols, notes = batch.notes,
+        n = batch.rows * cols, shape = { batch.rows, cols }, names = batch.names, logits = batch,
+        logits_form = form, opts = opts or {}, form = per_row and C.GHM_ZERO_BASED or batch.form },
+        Blocks)
+end
+
 -- The margins of a batch (ghm.batch), as another one. Fault "dump": a valid row has not exactly one
 -- class, with `where` before the message; fault "usage": weights per class, fewer than two columns.
+-- Both are thrown as its blocks are read, for a batch that is not in memory.
 function M.margins(batch, form, opts)
     local per_row = form ~= "each_class"
+    if not batch.c then
+        return blocks_of(batch, form, opts)
+    end
     local margins = array.new("f4", { batch.rows, per_row and 1 or batch.cols })
     local valid = array.new("u1", { batch.rows })
     clib.check(C.ghm_softmax_margins(opts and opts.device or device.default(), batch.c,

@@ -27,7 +27,9 @@ local M = {}
 --                      whatever it is called
 --   claims(head, file) whether a file (mapfile) that begins with this string is its own
 --   open(file, opts)   mapfile -> list of { name, dtype, shape, n, bytes, stored, offset,
---                      read() -> array }, list of warnings
+--                      read() -> array,
+--                      pieces() -> function(count) -> the next count elements as a list, in C
+--                      order; a count of 0 lets go of what was given last }, list of warnings
 local readers = {
     require "ghm.dumps.npy", require "ghm.dumps.pt", require "ghm.dumps.npz",
     require "ghm.dumps.safetensors",

@@ -8,6 +8,7 @@
 
 local ffi = require "ffi"
 local array = require "ghm.array"
+local mapfile = require "ghm.dumps.mapfile"
 
 local M = {}
 
@@ -48,16 +49,19 @@ function M.stored(info, offset)
     return aligned and not info.swapped and not info.strides and "mapped" or "converted"
 end
 
--- Copies elements into C order and this machine's byte order.
-local function rearrange(info, source, target)
+-- Copies `count` elements into C order and this machine's byte order, from the first, which C order
+-- counts, on.
+local function rearrange(info, source, target, first, count)
     local size, rank, strides = array.itemsize[info.dtype], #info.shape, info.strides
     local flip = info.swapped and size - 1 or 0 -- byte b of an element comes from byte b xor flip
-    local index, from = {}, 0
-    for axis = 1, rank do
-        index[axis] = 0
+    local index, from, left = {}, 0, first
+    for axis = strides and rank or 0, 1, -1 do
+        index[axis] = left % info.shape[axis]
+        left = (left - index[axis]) / info.shape[axis]
+        from = from + index[axis] * strides[axis]
     end
-    for k = 0, info.n - 1 do
-        local s, t = source + (strides and from or k) * size, target + k * size
+    for k = 0, count - 1 do
+        local s, t = source + (strides and from or first + k) * size, target + k * size
         for b = 0, size - 1 do
             t[b] = s[bit.bxor(b, flip)]
         end
@@ -73,35 +77,69 @@ local function rearrange(info, source, target)
     end
 end
 
--- The array whose elements begin at ptr (uint8_t pointer): a read-only view kept alive by owner
--- when stored is "mapped", else a new array.
-function M.array(info, ptr, owner, stored)
+-- Some of the elements that begin at ptr (uint8_t pointer), from the first, which C order counts,
+-- on: a read-only view kept alive by owner when stored is "mapped", else a new array.
+local function part(info, ptr, owner, stored, first, shape)
+    local count, size = array.count(shape), array.itemsize[info.dtype]
     if stored == "mapped" then
-        local view = array.view(ptr, info.dtype, info.shape, owner)
+        local view = array.view(ptr + first * size, info.dtype, shape, owner)
         view.readonly = true
         return view
     end
-    local a = array.new(info.dtype, info.shape)
+    local a = array.new(info.dtype, shape)
     local target = ffi.cast("uint8_t *", a.ptr)
     if info.swapped or info.strides then
-        rearrange(info, ptr, target)
+        rearrange(info, ptr, target, first, count)
     else
-        ffi.copy(target, ptr, info.bytes)
+        ffi.copy(target, ptr + first * size, count * size)
     end
     return a
+end
+
+-- The array whose elements begin at ptr; see above.
+function M.array(info, ptr, owner, stored)
+    return part(info, ptr, owner, stored, 0, info.shape)
+end
+
+-- The same in turn: function(count) -> the next count of them, as a list.
+function M.pieces(info, ptr, owner, stored)
+    local at = 0
+    return function(count)
+        at = at + count
+        return part(info, ptr, owner, stored, at - count, { count })
+    end
+end
+
+-- Pieces of a mapped file: asked for one piece ahead, so that the disk is read while the kernel
+-- works, and let go of behind; the page cache keeps them. Strides may lead anywhere.
+local function mapped_pieces(info, ptr, owner, stored)
+    local next_piece, size = M.pieces(info, ptr, owner, stored), array.itemsize[info.dtype]
+    local gone, at = 0, 0
+    return function(count)
+        if info.strides then
+            mapfile.let_go(ptr, M.span(info) * size)
+            return next_piece(count)
+        end
+        mapfile.let_go(ptr + gone * size, (at - gone) * size)
+        gone, at = at, at + count
+        mapfile.ask_for(ptr + at * size, math.min(count, info.n - at) * size)
+        return next_piece(count)
+    end
 end
 
 -- An entry (as ghm.dumps.dump describes them) for elements that lie uncompressed at a byte of
 -- `file`, a mapfile.
 function M.entry(file, name, info, offset)
     local stored = M.stored(info, offset)
+    local function reading(how)
+        return function()
+            local ptr, owner = file:map(offset, M.span(info) * array.itemsize[info.dtype], name)
+            return how(info, ptr, owner, stored)
+        end
+    end
     return {
         name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
-        stored = stored, offset = offset,
-        read = function()
-            local ptr, owner = file:map(offset, M.span(info) * array.itemsize[info.dtype], name)
-            return M.array(info, ptr, owner, stored)
-        end,
+        stored = stored, offset = offset, read = reading(M.array), pieces = reading(mapped_pieces),
     }
 end
 

@@ -82,6 +82,11 @@ function Stream:read(dst, n)
     return true
 end
 
+-- How many compressed bytes were read so far.
+function Stream:taken()
+    return tonumber(self.z.total_in)
+end
+
 -- Checks that nothing follows what was read, in the data or after it -> true, or nil, reason.
 function Stream:finish()
     local spare = ffi.new "uint8_t[1]"

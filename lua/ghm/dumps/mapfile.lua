@@ -12,6 +12,9 @@ int64_t lseek(int fd, int64_t offset, int whence);
 ssize_t pread(int fd, void *buffer, size_t count, int64_t offset);
 void *mmap(void *where, size_t length, int protection, int flags, int fd, int64_t offset);
 int munmap(void *start, size_t length);
+int madvise(void *start, size_t length, int advice);
+int posix_fadvise(int fd, int64_t offset, int64_t length, int advice);
+int getpagesize(void);
 char *strerror(int code);
 ]]
 
@@ -21,6 +24,8 @@ local M = {}
 local READ_ONLY = 0x80800 -- O_RDONLY | O_NONBLOCK | O_CLOEXEC: a FIFO must not make open() wait
 local SEEK_END = 2
 local PROT_READ, MAP_PRIVATE = 1, 2
+local WILL_NEED, DONT_NEED = 3, 4 -- the same for madvise and posix_fadvise
+local AHEAD = 2 ^ 26 -- bytes of a file that are asked for before it is opened
 local MAP_FAILED = ffi.cast("void *", -1)
 local EMFILE, EISDIR, ESPIPE = 24, 21, 29
 local READ_LIMIT = 1e8 -- headers and directories; array data is mapped
@@ -136,6 +141,35 @@ end
 function File:stem()
     local base = self.path:match "[^/]*$"
     return base:match "^(.+)%.[^.]*$" or base
+end
+
+-- Says what becomes of the pages that `bytes` mapped bytes at ptr lie in. A mapping begins and ends
+-- with a page, so that these are all its own.
+local function advise(ptr, bytes, advice)
+    if bytes > 0 then
+        local first = ffi.cast("uintptr_t", ptr)
+        local over = first % ffi.cast("uintptr_t", C.getpagesize())
+        C.madvise(ffi.cast("void *", first - over), bytes + tonumber(over), advice)
+    end
+end
+
+-- Has the system read mapped bytes that are needed soon, and does not wait.
+function M.ask_for(ptr, bytes)
+    advise(ptr, bytes, WILL_NEED)
+end
+
+-- The same for the beginning of a file that is opened later; whether it is there shows then.
+function M.ask_for_file(path)
+    local fd = C.open(path, READ_ONLY)
+    if fd >= 0 then
+        C.posix_fadvise(fd, 0, AHEAD, WILL_NEED)
+        C.close(fd)
+    end
+end
+
+-- Takes mapped bytes out of this process's memory. They can be touched again.
+function M.let_go(ptr, bytes)
+    advise(ptr, bytes, DONT_NEED)
 end
 
 function File:close()

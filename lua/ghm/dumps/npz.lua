@@ -4,6 +4,7 @@ local ffi = require "ffi"
 local array = require "ghm.array"
 local elements = require "ghm.dumps.elements"
 local inflate = require "ghm.dumps.inflate"
+local mapfile = require "ghm.dumps.mapfile"
 local npy = require "ghm.dumps.npy"
 local zip = require "ghm.dumps.zip"
 
@@ -63,27 +64,73 @@ local function open_stream(file, name, member)
     return stream, info
 end
 
+-- The elements as they are inflated: function(count) -> the next count of them. The compressed
+-- bytes behind are let go of.
+local function inflated_pieces(file, name, member)
+    local stream, info = open_stream(file, name, member)
+    local ptr = file:map(member.offset, member.packed, name)
+    local left, gone = info.n, 0
+    return function(count)
+        local a = array.new(info.dtype, { count })
+        if stream then
+            checked(file, name, member, stream:read(ffi.cast("uint8_t *", a.ptr),
+                count * array.itemsize[info.dtype]))
+            left = left - count
+            local taken = stream:taken()
+            mapfile.let_go(ptr + gone, taken - gone)
+            gone = taken
+        end
+        if stream and left == 0 then
+            checked(file, name, member, stream:finish())
+            zip.check_crc(file, name, member, stream.crc)
+            stream:close()
+            stream = nil
+        end
+        return a
+    end
+end
+
+-- The same in C order and this machine's byte order. Strides need all elements in memory.
+local function ordered_pieces(file, name, member, info)
+    local raw = inflated_pieces(file, name, member)
+    if info.strides then
+        local all = raw(info.n)
+        local next_piece = elements.pieces(info, ffi.cast("uint8_t *", all.ptr), all, "converted")
+        return function(count)
+            local piece = next_piece(count)
+            if count == 0 then
+                all:free()
+            end
+            return piece
+        end
+    elseif not info.swapped then
+        return raw
+    end
+    return function(count)
+        local a = raw(count)
+        local ordered = elements.array({ dtype = info.dtype, shape = { count }, swapped = true },
+            ffi.cast("uint8_t *", a.ptr), a, "converted")
+        a:free()
+        return ordered
+    end
+end
+
 local function inflated_entry(file, name, member)
     local stream, info = open_stream(file, name, member)
     stream:close()
     check_size(file, name, member, info.start, info.bytes)
+    local function pieces()
+        return ordered_pieces(file, name, member, info)
+    end
     return {
         name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
-        stored = "inflated", offset = member.offset,
+        stored = "inflated", offset = member.offset, pieces = pieces,
         read = function()
-            local again = open_stream(file, name, member)
-            local a = array.new(info.dtype, info.shape)
-            local data = ffi.cast("uint8_t *", a.ptr)
-            checked(file, name, member, again:read(data, info.bytes))
-            checked(file, name, member, again:finish())
-            zip.check_crc(file, name, member, again.crc)
-            again:close()
-            if elements.stored(info, 0) == "mapped" then
-                return a
-            end
-            local ordered = elements.array(info, data, a, "converted")
-            a:free()
-            return ordered
+            local next_piece = pieces()
+            local a = next_piece(info.n)
+            next_piece(0)
+            a.shape = info.shape
+            return a
         end,
     }
 end

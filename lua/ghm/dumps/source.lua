@@ -10,11 +10,13 @@
 local array = require "ghm.array"
 local axis = require "ghm.runner.axis"
 local batch = require "ghm.batch"
+local blocks = require "ghm.dumps.blocks"
 local clib = require "ghm.clib"
 local device = require "ghm.device"
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
+local mapfile = require "ghm.dumps.mapfile"
 local nearest = require "ghm.nearest"
 local roles = require "ghm.dumps.roles"
 
@@ -64,39 +66,34 @@ local function typed_calls(args, task)
     return calls
 end
 
-local function batch_of(get, names, task, base)
-    local parts = { target = names.target and get(names.target),
-        weight = names.weight and get(names.weight) }
-    if task == "regression" then
-        parts.pred = get(names.pred)
-        return batch.regression(parts)
-    end
-    parts.logits = get(names.pred)
-    parts.labels, parts.base = names.labels and get(names.labels), base
-    names.base = names.labels and base
-    return batch.classification(parts)
-end
-
 local function file_step(path, calls, task, base)
     local step = { name = path:match "[^/]+$", path = path }
+    local file
     function step.load()
-        local file = dump.open(path)
+        file = dump.open(path)
+        step.warnings = file.warnings
         local batches = {}
         for k, names in ipairs(roles.calls(file, task, calls)) do
-            local ok, made = pcall(batch_of, function(name)
-                return file:get(name)
-            end, names, task, base)
+            local entries = {}
+            for _, part in ipairs { "pred", "target", "labels", "weight" } do
+                entries[part] = names[part] and file.entries[names[part]]
+            end
+            local ok, made = pcall(blocks.batch, task, entries, base)
             if not ok then
                 local where = path .. (names.level and ": level " .. names.level or "")
-                error(fault.is(made) and not made.message:find(path, 1, true)
-                    and fault.new(made.kind, "%s: %s", where, made.message) or made, 0)
+                error(fault.is(made) and fault.new(made.kind, "%s: %s", where, made.message)
+                    or made, 0)
             end
+            names.base = names.labels and base
             made.names, made.level = names, names.level
             batches[k] = made
         end
-        step.warnings = file.warnings
-        file:close()
         return batches
+    end
+    function step.close()
+        if file then
+            file:close()
+        end
     end
     return step
 end
@@ -178,13 +175,13 @@ local function synth_steps(word, task, seed, calls)
                     rawget(settings, "seed") or seed or sizes.seed, k - 1, settings.rows,
                     settings.cols, pred.ptr, target.ptr, weight.ptr), word)
                 local names = { pred = "pred", target = "target", weight = "weight" }
-                local arrays = { pred = pred, target = target, weight = weight }
-                local made = batch_of(function(part)
-                    return arrays[part]
-                end, names, task)
+                local arrays = { pred = pred, logits = pred, target = target, weight = weight }
+                local made = task == "regression" and batch.regression(arrays)
+                    or batch.classification(arrays)
                 made.names = names
                 return { made }
             end,
+            close = function() end,
         }
     end
     return steps
@@ -216,14 +213,21 @@ function M.open(args, task)
     return self
 end
 
--- Calls visit(step, batches) for every step in order. A step that is refused is told on stderr at
--- once and left out, the rest goes on; when all are refused, that is thrown.
+-- Calls visit(step, batches) for every step in order; the batches are good until it returns. A step
+-- that is refused is told on stderr at once and left out, the rest goes on; when all are refused,
+-- that is thrown. While a step is visited the system reads the beginning of the next.
 function Source:each(visit)
     clib.check(C.ghm_interrupt_catch())
     for k, step in ipairs(self.steps) do
         local ok, problem = pcall(function()
-            visit(step, step.load())
+            local batches = step.load()
+            local following = self.steps[k + 1]
+            if following and following.path then
+                mapfile.ask_for_file(following.path)
+            end
+            visit(step, batches)
         end)
+        step.close()
         if C.ghm_interrupted() ~= 0 then
             fault.raise("interrupted", "stopped at %s, step %d of %d", step.name, k, #self.steps)
         elseif not ok then
