@@ -109,8 +109,12 @@ function TestCommandLine:test_a_run_prints_what_it_read_a_table_a_plot_and_an_an
     lu.assertStrContains(out, "\ngradient density GD/N at M = ")
     lu.assertStrMatches(out:match "\n(bins = [^\n]*)", "bins = %d+ leaves .*%.")
     local dir = out:match "\nrun folder: (runs/[^\n]*)$"
+    local kept = "./sketches"
+    for k = 1, 8 do
+        kept = kept .. ("\n./sketches/%06d.sketch"):format(k)
+    end
     lu.assertEquals(self.place:listing(dir),
-        "./provenance.json\n./results.csv\n./run.json")
+        "./provenance.json\n./results.csv\n./run.json\n" .. kept)
 end
 
 function TestCommandLine:test_a_run_folder_says_how_to_get_it_again()

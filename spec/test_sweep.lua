@@ -118,12 +118,15 @@ function TestSweep.test_a_step_counts_whole_or_not_at_all()
             pcall(visit, step, batches)
         end)
     end
-    local told = {}
+    local told, kept = {}, {}
     local calls = sweep.read(source, { bins = { 5 }, progress = function(...)
         told[#told + 1] = { ... }
+    end, keep = function(step, fresh, valid)
+        kept[#kept + 1] = { step.name, #fresh, valid }
     end })
     lu.assertEquals(#calls, 1)
-    lu.assertEquals(told, { { 1, 2, calls[1].facts.valid } })
+    lu.assertEquals(told, { { 0, 2 }, { 1, 2 } })
+    lu.assertEquals(kept, { { "step 1", 1, calls[1].facts.valid } })
     samples.refused("dump", { "made up: no valid samples" }, sweep.read,
         source_of("classification", { { samples.class_batch(x, t, samples.flags({ 50, 4 }, 0)) } }),
         { bins = { 5 } })

@@ -126,11 +126,14 @@ end
 function Loss:forward_batch(batch, where)
     local logits = batch
     if self.kind.softmax then
+        if batch.saved then
+            fault.raise("usage", "%s: softmax needs the logits of each row, a sketch has none left",
+                where or self.name)
+        end
         batch = softmax.margins(batch, self.options.form, { device = self.options.device,
             where = where })
     end
-    local sketch = self.sketch:like()
-    local facts = sketch:add(batch, { nonfinite = self.options.nonfinite, where = where,
+    local sketch, facts = self.sketch:of(batch, { nonfinite = self.options.nonfinite, where = where,
         device = self.options.device })
     local call
     if self.kind.ghm then
@@ -143,7 +146,9 @@ function Loss:forward_batch(batch, where)
         call = self.harmonise:apply(R, sketches.fold(sums, cut, 1, "double"),
             math.max(tonumber(R[0]), 1))
     end
-    sketch:free()
+    if not batch.saved then
+        sketch:free()
+    end
     call.facts = facts
     self.last = { batch = batch, call = call, logits = logits }
     if self.config.reduction == "none" then
@@ -176,6 +181,10 @@ function Loss:elements(what)
     elseif self.kind.softmax and what == "grad" then
         return softmax.gradient(self.last.logits, self.options.form, self:elements "beta",
             call.grad_scale, self.options)
+    end
+    if batch.saved then
+        fault.raise("usage", "%s: a sketch has no samples left, and %s is one number for each",
+            self.name, what)
     end
     local out = array.new("f4", batch.shape)
     local places = ffi.new "ghm_outputs"

@@ -1,5 +1,5 @@
 -- The few things of POSIX that plain Lua lacks: folders, files that appear whole or not at all,
--- shell words, a command's output with its exit status.
+-- shell words, a command's output with its exit status, a clock.
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"
@@ -15,6 +15,17 @@ int isatty(int fd);
 char *realpath(const char *path, char *resolved);
 char *strerror(int code);
 void free(void *p);
+int kill(int pid, int signal);
+struct ghm_timespec { long seconds, nanoseconds; };
+int clock_gettime(int clock, struct ghm_timespec *out);
+/* Linux's struct statx, the same on every architecture, as far as it is read here. */
+struct ghm_statx {
+    uint32_t ignored[10];
+    uint64_t size, blocks, more;
+    struct { int64_t seconds; uint32_t nanoseconds; int32_t unused; } times[4];
+    uint64_t rest[16];
+};
+int statx(int folder, const char *path, int flags, unsigned int mask, struct ghm_statx *out);
 ]]
 
 local C = ffi.C
@@ -22,6 +33,26 @@ local EEXIST = 17 -- the same number on Linux, the BSDs and macOS
 
 local function last_error()
     return ffi.string(C.strerror(ffi.errno()))
+end
+
+-- Seconds of the monotonic clock.
+function M.now()
+    local time = ffi.new "struct ghm_timespec"
+    C.clock_gettime(1, time)
+    return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
+end
+
+-- What tells a file from an older one of its name: { size, mtime = text in nanoseconds }; nil where
+-- there is none.
+function M.stamp(path)
+    local facts = ffi.new "struct ghm_statx"
+    local AT_FDCWD, BASIC = -100, 0x7ff
+    if C.statx(AT_FDCWD, path, 0, BASIC, facts) ~= 0 then
+        return nil
+    end
+    local changed = facts.times[3]
+    return { size = tonumber(facts.size),
+        mtime = ("%d.%09d"):format(tonumber(changed.seconds), changed.nanoseconds) }
 end
 
 -- One shell word that stands for `text`, whatever is in it. A NUL would end the command early.
@@ -46,6 +77,11 @@ function M.capture(command)
         return "", 127
     end
     return (output:gsub("\n+$", "")), tonumber(status)
+end
+
+-- Asks a process, by its id, to end.
+function M.stop(id)
+    C.kill(id, 15)
 end
 
 -- The absolute path with links resolved, or nil and the reason.

@@ -11,6 +11,7 @@ local clib = require "ghm.clib"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
+local text = require "ghm.show.text"
 
 local C = clib.C
 local M = {}
@@ -75,12 +76,12 @@ function Sketch:free()
     end
 end
 
-local counted = { "samples", "valid", "positive", "nonfinite", "first_nonfinite", "soft",
+M.counted = { "samples", "valid", "positive", "nonfinite", "first_nonfinite", "soft",
     "first_soft", "bad_labels", "first_bad_label", "weight_sum" }
 
 local function facts_table(c)
     local facts = {}
-    for _, name in ipairs(counted) do
+    for _, name in ipairs(M.counted) do
         facts[name] = tonumber(c[name])
     end
     return facts
@@ -88,7 +89,7 @@ end
 
 -- Adds the facts of a block that begins at `row` to those of the blocks before it.
 local function add_facts(total, facts, row, cols)
-    for _, name in ipairs(counted) do
+    for _, name in ipairs(M.counted) do
         if not name:find "^first" then
             total[name] = total[name] + facts[name]
         elseif total[name] < 0 and facts[name] >= 0 then
@@ -182,6 +183,42 @@ function Sketch:declares_as(other)
     return self.task == other.task
 end
 
+-- Throws where this sketch, which was not made here, cannot tell exactly what `asked` was made to
+-- answer; where: the file.
+function Sketch:must_answer(asked, where)
+    if self.task ~= asked.task then
+        fault.raise("dump", "%s: a sketch of %s, expected one of %s", where, self.task, asked.task)
+    end
+    for name, values in pairs(self.shared ~= asked.shared and asked:declared() or {}) do
+        local declared, known = self:declared()[name], {}
+        for _, value in ipairs(declared) do
+            known[value] = true
+        end
+        for _, value in ipairs(values) do
+            if not known[value] then
+                fault.raise("usage", "%s: the sketch was not made for %s = %.15g, only for %s: "
+                    .. "another would be a guess; sketch the dump again to ask for it", where,
+                    name == "knots" and "beta" or name, value, text.ranges(declared))
+            end
+        end
+    end
+end
+
+-- A sketch of one call that answers what this one was made to answer, and its facts. A batch is
+-- read, with opts as for add; a saved call (ghm.dumps.saved) has its sketch already.
+function Sketch:of(call, opts)
+    if not call.saved then
+        local fresh = self:like()
+        return fresh, fresh:add(call, opts)
+    end
+    call.saved:must_answer(self, opts.where)
+    if call.facts.nonfinite > 0 and opts.nonfinite ~= "ignore" then
+        fault.raise("dump", "%s: %d samples are not finite and were ignored when it was sketched: "
+            .. "--nonfinite ignore accepts that", opts.where, call.facts.nonfinite)
+    end
+    return call.saved, call.facts
+end
+
 -- -- files ---------------------------------------------------------------------------------------
 
 function Sketch:save(path)
@@ -209,13 +246,13 @@ function M.read(path, like)
     while C.ghm_reader_left(reader) > 0 do
         local place = clib.place "ghm_sketch *"
         clib.check(C.ghm_reader_next(reader, like and pointer_of(like), place, note))
-        local text = note[0] ~= nil and ffi.string(note[0]) or nil
         local sketch = wrap(place[0])
         if like and like:declares_as(sketch) then
             sketch.shared = like.shared
         end
         like = sketch
-        calls[#calls + 1] = { sketch = sketch, note = text }
+        calls[#calls + 1] = { sketch = sketch,
+            note = note[0] ~= nil and ffi.string(note[0]) or nil }
     end
     C.ghm_reader_free(ffi.gc(reader, nil))
     return calls

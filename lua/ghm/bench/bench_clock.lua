@@ -4,12 +4,9 @@
 -- race() adds: calls, seconds (list: one entry per round, of one call).
 
 local ffi = require "ffi"
+local posix = require "ghm.posix"
 
-ffi.cdef [[
-struct ghm_timespec { long seconds, nanoseconds; };
-int clock_gettime(int clock, struct ghm_timespec *out);
-int usleep(unsigned int microseconds);
-]]
+ffi.cdef "int usleep(unsigned int microseconds);"
 
 local C = ffi.C
 local M = {}
@@ -21,13 +18,7 @@ local LEAST = 5e-3 -- a shorter call is repeated until a round takes so long
 local WARM_BELOW = 0.25 -- seconds; a longer call is not hurt by what ran before it
 local SPIN = 30000 -- µs until the idle threads of another process have stopped spinning
 
-local spec = ffi.new "struct ghm_timespec"
-
--- Seconds of the monotonic clock.
-function M.now()
-    C.clock_gettime(1, spec)
-    return tonumber(spec.seconds) + tonumber(spec.nanoseconds) * 1e-9
-end
+M.now = posix.now
 
 M.consumed = 0 -- what timed functions return goes here, so that nothing they do is in vain
 

@@ -35,7 +35,8 @@ local readers = {
     require "ghm.dumps.safetensors",
 }
 
-local extensions, formats = {}, nil
+-- Files of saved sketches (ghm.dumps.saved) lie in folders too, but hold no arrays.
+local extensions, formats = { sketch = true }, nil
 for _, reader in ipairs(readers) do
     formats = formats and formats .. " or " .. reader.format or reader.format
     for _, extension in ipairs(reader.extensions) do
@@ -70,6 +71,10 @@ local function add_folder(files, folder)
         fault.raise("dump", "%s: the folder cannot be read: %s", folder, reason)
     end
     local before = #files
+    local kept = folder .. "/sketches" -- of a run folder
+    if posix.real_path(folder .. "/run.json") and posix.is_folder(kept) then
+        return add_folder(files, kept)
+    end
     for _, path in ipairs(all) do
         if extensions[path:match "%.([^./]*)$"] and not posix.is_folder(path) then
             files[#files + 1] = path

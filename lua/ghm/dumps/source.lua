@@ -16,9 +16,12 @@ local device = require "ghm.device"
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
+local json = require "ghm.show.json"
 local mapfile = require "ghm.dumps.mapfile"
 local nearest = require "ghm.nearest"
+local posix = require "ghm.posix"
 local roles = require "ghm.dumps.roles"
+local saved = require "ghm.dumps.saved"
 
 local C = clib.C
 local M = {}
@@ -96,6 +99,36 @@ local function file_step(path, calls, task, base)
         end
     end
     return step
+end
+
+-- The steps of a sketch file. One that is refused is one step, told when its turn comes.
+local function saved_steps(self, path, calls, args)
+    local typed = #calls > 1 and "calls" or next(calls[1])
+    if typed or args.given and args.given.labels then
+        fault.raise("usage", "%s: %s chooses from a dump, and this is a sketch", path,
+            typed and "--" .. typed or "labels")
+    end
+    local ok, found = pcall(saved.read, path, self.saved)
+    if not ok then
+        return { { name = path:match "[^/]+$", path = path, close = function() end,
+            load = function()
+                error(found, 0)
+            end } }
+    end
+    for _, step in ipairs(found) do
+        step.path, step.saved, step.close = path, true, function() end
+        step.load = function()
+            return step.calls
+        end
+        if not self.saved then
+            self.saved, self.saved_path = step.calls[1].saved, path
+            if self.saved.task ~= self.task then
+                fault.raise("dump", "%s: a sketch of %s, expected one of %s (see --loss)", path,
+                    self.saved.task, self.task)
+            end
+        end
+    end
+    return found
 end
 
 -- -- synthetic -----------------------------------------------------------------------------------
@@ -190,20 +223,30 @@ end
 -- -- the source ----------------------------------------------------------------------------------
 
 -- args as of ghm.cli: dumps, default_dump, names of arrays, calls, seed, keys.labels, given. Files
--- are listed, not opened. Throws faults "dump" (nothing there) and "usage".
+-- are listed, and sketch files read; the others are not opened. source.saved: the first sketch of a
+-- sketch file, if there is one; source.saved_path: that file. args.inputs: what source.inputs was,
+-- to mean the same again, also where files have come or gone since. Throws faults "dump" (nothing
+-- there) and "usage".
 function M.open(args, task)
-    local words = #args.dumps > 0 and args.dumps or { args.default_dump }
+    local words = args.inputs or #args.dumps > 0 and args.dumps or { args.default_dump }
     local calls = typed_calls(args, task)
-    local self = setmetatable({ task = task, steps = {}, failed = {}, words = words }, Source)
+    local self = setmetatable({ task = task, steps = {}, failed = {}, words = words,
+        fail_fast = args.fail_fast, inputs = json.array {} }, Source)
     local known = {}
     for _, word in ipairs(words) do
         if word:find "^synth:" then
+            table.insert(self.inputs, word)
             for _, step in ipairs(synth_steps(word, task, args.seed, calls)) do
                 table.insert(self.steps, step)
             end
         else
-            for _, path in ipairs(dump.list({ word }, known)) do
-                table.insert(self.steps, file_step(path, calls, task, args.keys.labels))
+            for _, path in ipairs(args.inputs and { word } or dump.list({ word }, known)) do
+                table.insert(self.inputs, posix.real_path(path) or path)
+                local steps = saved.claims(path) and saved_steps(self, path, calls, args)
+                    or { file_step(path, calls, task, args.keys.labels) }
+                for _, step in ipairs(steps) do
+                    table.insert(self.steps, step)
+                end
             end
         end
     end
@@ -222,7 +265,7 @@ function Source:each(visit)
         local ok, problem = pcall(function()
             local batches = step.load()
             local following = self.steps[k + 1]
-            if following and following.path then
+            if following and following.path and not (following.saved or following.kept) then
                 mapfile.ask_for_file(following.path)
             end
             visit(step, batches)
@@ -231,11 +274,13 @@ function Source:each(visit)
         if C.ghm_interrupted() ~= 0 then
             fault.raise("interrupted", "stopped at %s, step %d of %d", step.name, k, #self.steps)
         elseif not ok then
-            if not fault.is(problem) or problem.kind ~= "dump" or #self.steps == 1 then
+            if not fault.is(problem) or problem.kind ~= "dump" or #self.steps == 1
+                or self.fail_fast then
                 error(problem, 0)
             end
             table.insert(self.failed, { step = step.name, reason = problem.message })
-            io.stderr:write("error: ", problem.message, "\n")
+            local over_the_bar = posix.is_terminal(2) and "\r\27[K" or ""
+            io.stderr:write(over_the_bar, "error: ", problem.message, "\n")
         end
     end
     if #self.failed == #self.steps then

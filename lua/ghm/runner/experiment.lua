@@ -9,7 +9,8 @@
 --     edges = function(args) ... end    what sketches must answer exactly, { bins, mu, knots };
 --                                       by default the keys bins and mu
 --     views, collect                    as of sweep.read, with args as a last argument
---     study = function(x) ... end       x = { task, calls, configurations, args }
+--     study = function(x) ... end       x = { task, calls, configurations, args, progress };
+--                                       x.progress(done, total) after each configuration
 --   }
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), lines (its
 -- answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal plot,
@@ -18,115 +19,46 @@
 
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
-local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
 local gnuplot = require "ghm.show.gnuplot"
 local harmonise = require "ghm.harmonise"
 local json = require "ghm.show.json"
 local posix = require "ghm.posix"
+local progress = require "ghm.runner.progress"
 local provenance = require "ghm.runner.provenance"
+local reading = require "ghm.runner.reading"
+local resume = require "ghm.runner.resume"
 local run_report = require "ghm.runner.run_report"
-local runs = require "ghm.runner.runs"
+local shards = require "ghm.runner.shards"
 local sources = require "ghm.dumps.source"
 local sweep = require "ghm.studies.sweep"
-local text = require "ghm.show.text"
+local telling = require "ghm.runner.telling"
 
 local M = {}
-
--- A line that is redrawn on a terminal, and one every ten seconds elsewhere. stderr only.
-function M.progress(args)
-    local live, last, begun = posix.is_terminal(2), os.time(), os.time()
-    return function(done, total)
-        if args.quiet or total < 2 then
-            return
-        elseif live then
-            io.stderr:write(("\r%s %d/%d steps"):format(text.bar(done / total, 24), done, total),
-                done == total and "\r" .. (" "):rep(50) .. "\r" or "")
-        elseif os.time() - last >= 10 then
-            last = os.time()
-            local rate = done / math.max(last - begun, 1)
-            io.stderr:write(("%d of %d steps, %s left\n"):format(done, total,
-                text.seconds((total - done) / rate)))
-        end
-    end
-end
-
-local function shape_text(call)
-    return ("%s[%s]"):format(call.names.pred, table.concat(call.shape, ","))
-end
 
 -- What was read, once for each distinct file: the dumps of provenance.json.
 local function dumps_of(calls)
     local list, at = {}, {}
     for _, call in ipairs(calls) do
-        local key = call.step.path or call.step.name
+        local step = call.step
+        local key = step.path or step.name
         if not at[key] then
-            at[key] = { path = call.step.path and posix.real_path(call.step.path)
-                or call.step.name, sha256 = not call.step.path and false or nil, calls = {} }
+            local file = not step.saved and step.file or {}
+            at[key] = { path = step.path and posix.real_path(step.path) or step.path or step.name,
+                sha256 = file.sha256, size = file.size, calls = json.array {} }
+            if not step.path then
+                at[key].sha256 = false
+            end
             list[#list + 1] = at[key]
         end
         local facts = call.facts
         table.insert(at[key].calls, { arrays = call.names, shape = json.array(call.shape),
             samples = facts.samples, valid = facts.valid, positive = facts.positive,
-            nonfinite = facts.nonfinite, soft = facts.soft, converted = json.array(call.notes) })
+            nonfinite = facts.nonfinite, soft = facts.soft, converted = json.array(call.notes),
+            sketched_from = step.saved and step.file or nil })
     end
     return list
-end
-
-local function heading(calls, args)
-    local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }
-    local soft = 0
-    for _, call in ipairs(calls) do
-        soft = soft + (call.facts.soft > 0 and 1 or 0)
-        for key in pairs(totals) do
-            totals[key] = totals[key] + call.facts[key]
-        end
-    end
-    local lines = { ("%d call%s of %s  %s samples, %s valid, %s positive  on %s"):format(#calls,
-        #calls == 1 and "" or "s", shape_text(calls[1]), text.number(totals.samples),
-        text.number(totals.valid), text.number(totals.positive), device.name()) }
-    if totals.nonfinite > 0 then
-        lines[#lines + 1] = ("%d samples are not finite and are ignored (--nonfinite ignore)")
-            :format(totals.nonfinite)
-    end
-    if soft > 0 then
-        lines[#lines + 1] = ("soft targets in %d of %d calls: what needs a sample's key is left "
-            .. "out"):format(soft, #calls)
-    end
-    local names = calls[1].names
-    lines[#lines + 1] = ("%s  weight: %s"):format(names.target and "target: " .. names.target
-        or ("labels: %s, %s"):format(names.labels, names.base), names.weight or "none")
-    if args.verbose then
-        for _, call in ipairs(calls) do
-            lines[#lines + 1] = ("  %s: %s"):format(call.step.name, shape_text(call))
-            for _, note in ipairs(call.notes) do
-                lines[#lines + 1] = "    " .. note
-            end
-        end
-    end
-    return table.concat(lines, "\n")
-end
-
-local function dry_run(spec, args, source, configurations)
-    print(("%s: %d configurations of %s"):format(spec.name, #configurations,
-        table.concat(spec.axes, ", ")))
-    for i, configuration in ipairs(configurations) do
-        local words = {}
-        for k, axis in ipairs(spec.axes) do
-            words[k] = ("%s=%s"):format(axis, tostring(configuration[axis]))
-        end
-        print(("%5d  %s"):format(i, table.concat(words, " ")))
-    end
-    local batches = source.steps[1].load()
-    print(("%d steps, the first %s with %d call(s) of %s[%s]; device %s"):format(#source.steps,
-        source.steps[1].name, #batches, batches[1].names.pred,
-        table.concat(batches[1].shape, ","), device.name()))
-    if args.verbose then
-        for _, step in ipairs(source.steps) do
-            print("  " .. step.name)
-        end
-    end
 end
 
 -- Draws the figures into the run folder; returns a line for the user where that failed.
@@ -178,93 +110,19 @@ function M.plan(spec, args)
     return task, list
 end
 
--- Reads all steps. Returns the calls and the run folder, which is made when there is something to
--- study, so that a refused dump leaves none, and not later, so that an unwritable place is told
--- before minutes are spent.
-local function read(spec, args, source, configurations)
-    local run
-    local show = M.progress(args)
-    local asked = spec.edges and spec.edges(args) or args.keys
-    local calls = sweep.read(source, { bins = asked.bins, mu = asked.mu, knots = asked.knots,
-        views = spec.views and function(batch, call)
-            return spec.views(batch, call, args)
-        end,
-        collect = spec.collect and function(call)
-            return spec.collect(call, args)
-        end,
-        nonfinite = args.nonfinite, progress = function(done, total, valid)
-            if not run and valid > 0 then
-                run = runs.create { out = args.out, experiment = spec.name, name = args.name,
-                    info = { argv = args.argv, axes = json.array(spec.axes),
-                        configurations = json.array(configurations), seed = args.seed,
-                        device = args.device, loss = args.loss } }
-            end
-            show(done, total)
-        end })
-    return calls, run
+-- What came of it, for provenance.json; failed: the steps that were refused.
+local function facts_of(source, calls)
+    local facts = provenance.collect { dumps = dumps_of(calls), device = device.name(),
+        threads = device.threads(), library = { version = clib.version, build = clib.build } }
+    facts.failed = json.array(source.failed)
+    return facts
 end
 
--- Each warning as a paragraph, "warning: " hanging before it.
-local function warnings_text(found)
-    local lines = {}
-    for _, warning in ipairs(found.warnings or {}) do
-        for i, line in ipairs(text.wrap(warning.text, 91)) do
-            lines[#lines + 1] = (i == 1 and "warning: " or "         ") .. line .. "\n"
-        end
-    end
-    return table.concat(lines)
-end
-
--- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
--- and its answer.
-function M.text(found, unwanted)
-    local parts = { text.table(found.rows, found.shown, { mark = found.mark }) }
-    if found.term and not unwanted then
-        parts[#parts + 1] = found.term
-    end
-    local warned = warnings_text(found)
-    parts[#parts + 1] = warned ~= "" and warned or nil
-    parts[#parts + 1] = table.concat(found.lines, "\n")
-    return table.concat(parts, "\n") .. "\n"
-end
-
--- What was found, on stdout: the table and the answer, or --json, or --csv -.
-local function tell(found, calls, args, run, failed, complaint)
-    if args.json then
-        print(json.encode({ run = run.dir, rows = json.array(found.rows),
-            answer = json.array(found.lines), warnings = json.array(found.warnings or {}),
-            recommendations = json.array(found.recommendations or {}),
-            failed = json.array(failed) }, { indent = 2 }))
-    elseif args.csv ~= "-" then
-        io.write(not args.quiet and heading(calls, args) .. "\n" or "", "\n",
-            M.text(found, args.quiet or not args.plot.term))
-    end
-    if not args.quiet then
-        local where = (args.json or args.csv == "-") and io.stderr or io.stdout
-        where:write(args.csv == "-" and warnings_text(found) or "")
-        where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
-            "\n")
-    end
-    if args.csv then -- last: where it cannot be written, all else is said and in the run folder
-        csv.write(args.csv, found.rows, found.columns)
-    end
-end
-
-local function body(spec, args)
-    refuse_contradictions(args)
-    local task, configurations = M.plan(spec, args)
-    device.default(device.open(args.device, args.threads))
-    local source = sources.open(args, task)
-    if args.dry_run then
-        return dry_run(spec, args, source, configurations)
-    end
-    local calls, run = read(spec, args, source, configurations)
-    local found = spec.study { task = task, calls = calls, configurations = configurations,
-        args = args }
+-- The study and all that is made of it.
+local function study(spec, args, run, source, x)
+    local found = spec.study(x)
     run:write_csv("results.csv", found.rows, found.columns)
-    local facts = provenance.collect { dumps = dumps_of(calls),
-        device = device.name(), threads = device.threads(),
-        library = { version = clib.version, build = clib.build } }
+    local facts = facts_of(source, x.calls)
     run:write_json("provenance.json", facts)
     if args.report and next(args.plot) then
         args.plot.svg = true -- the form in which the report shows figures
@@ -272,18 +130,65 @@ local function body(spec, args)
     local complaint = draw(run, found.figures or {}, args.plot)
     if args.report then
         run_report.write(run, found, facts, { question = spec.question, note = spec.epilog,
-            summary = heading(calls, args), complaint = complaint,
+            summary = telling.heading(x.calls, args), complaint = complaint,
             figures = next(args.plot) and found.figures or {} })
     end
-    tell(found, calls, args, run, source.failed, complaint)
+    telling.tell(found, x.calls, args, run, source.failed, complaint)
+end
+
+local function body(spec, args, made)
+    local run
+    if args.resume then
+        args, run = resume.open(spec, args)
+        made(run)
+    else
+        args.shard = args.shard or shards.from_environment()
+    end
+    refuse_contradictions(args)
+    local task, configurations = M.plan(spec, args)
+    device.default(device.open(args.device, args.threads))
+    local source = sources.open(args, task)
+    reading.prepare(args, source, run)
+    if args.dry_run then
+        return telling.dry_run(spec, args, source, configurations)
+    end
+    local calls = reading.read(spec, args, source, configurations, run, function(fresh)
+        run = fresh
+        made(run)
+    end)
+    if args.shard then
+        run:write_json("provenance.json", facts_of(source, calls))
+        telling.shard(args, run, source)
+    else
+        study(spec, args, run, source, { task = task, calls = calls, args = args,
+            configurations = configurations, progress = progress.of(args, "configurations") })
+    end
     return source:exit_code()
+end
+
+-- The command that goes on with a run.
+local function resume_command(run)
+    local words = { "luajit", arg[0], "--resume", run.dir }
+    for k, word in ipairs(words) do
+        words[k] = word:find "^[%w_./=-]+$" and word or posix.quote(word)
+    end
+    return table.concat(words, " ")
 end
 
 -- Runs the script, by cli.main.
 function M.main(spec)
     spec.default_dump, spec.report = spec.default_dump or "digits", true
+    spec.resumes, spec.shards = true, true
     cli.main(spec, function(args)
-        return body(spec, args)
+        local run
+        local ok, result = pcall(body, spec, args, function(made)
+            run = made
+        end)
+        if not ok and run and fault.is(result) and result.kind == "interrupted" then
+            result = fault.new("interrupted", "%s; to go on: %s", result.message,
+                resume_command(run))
+        end
+        return ok and result or not ok and error(result, 0) or nil
     end)
 end
 

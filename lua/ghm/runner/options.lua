@@ -4,6 +4,7 @@ local argparse = require "argparse"
 local axis = require "ghm.runner.axis"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
+local shards = require "ghm.runner.shards"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -28,6 +29,11 @@ local function device(word)
         return word
     end
     return nil, ("--device: expected auto, cpu, cuda or cuda:I, not '%s'"):format(word)
+end
+
+local function shard(word)
+    local i, reason = shards.parse(word)
+    return i and word or nil, reason
 end
 
 local formats = { "svg", "png", "pdf", "term", "none" }
@@ -70,6 +76,11 @@ local function common_options(spec)
                 convert = whole(1, "--samples") },
             { "--nonfinite", "NaN or infinity in valid samples: error or ignore (error)",
                 argname = "WHAT", choices = { "error", "ignore" }, default = "error" },
+            { "--fail-fast", "stop at the first step that is refused" },
+            { "--resume", "go on with a run folder, or with the latest one", argname = "DIR" },
+            { "--shard", "sketch the I-th of N parts of the steps; merge.lua adds them up (taken "
+                .. "from SLURM_ARRAY_TASK_ID, where there is one)", argname = "I/N",
+                convert = shard },
         } },
         { "Arrays of the dump", {
             { "--logits", "the logits", argname = "KEY", names = true },
@@ -186,7 +197,8 @@ function M.parser(spec)
     local help = parser:flag("-h --help", "show this text"):action(function()
         error(M.HELP, 0)
     end)
-    local left_out = { ["--report"] = not spec.report }
+    local left_out = { ["--report"] = not spec.report, ["--resume"] = not spec.resumes,
+        ["--shard"] = not spec.shards }
     for _, name in ipairs(spec.without or {}) do
         left_out[name] = true
     end
@@ -216,6 +228,20 @@ function M.parser(spec)
         fault.raise("usage", "%s", text.one_line(message))
     end
     return parser
+end
+
+-- The options that the words name, as a set of their names in args: not those that have their
+-- default.
+function M.typed(spec, words)
+    local parser = M.parser(spec)
+    for _, option in ipairs(parser._options) do
+        option:defmode ""
+    end
+    local typed = {}
+    for name, value in pairs(parser:parse(words)) do
+        typed[name] = value ~= nil and name ~= "words" or nil
+    end
+    return typed
 end
 
 return M

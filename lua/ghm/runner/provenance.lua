@@ -9,11 +9,18 @@ local posix = require "ghm.posix"
 
 local M = {}
 
--- The SHA-256 of a file, by coreutils; nil where the file or the program is missing.
+-- The SHA-256 of a file, by coreutils; nil where the file or the program is missing, or where a
+-- signal ended the wait.
 function M.sha256(path)
     -- read as standard input: sha256sum marks names with backslashes or newlines in its output
-    local output, status = posix.capture("{ sha256sum <" .. posix.quote(path) .. "; } 2>/dev/null")
-    return status == 0 and output:match "^%x+" or nil
+    local pipe = assert(io.popen("echo $$; exec sha256sum 2>/dev/null <" .. posix.quote(path), "r"))
+    local id = pipe:read "*n"
+    local said = pipe:read "*a"
+    if id and not said then -- close waits for it, and a large file takes long
+        posix.stop(id)
+    end
+    pipe:close()
+    return said and said:match "^%s*(%x+)  %-"
 end
 
 local function first_match(path, pattern)

@@ -167,6 +167,29 @@ function M.number(x)
     return scaled(x, { "k", "M", "G", "T", "P" }, 1000, plain)
 end
 
+-- Ascending numbers in a short form: "5:50:5", "1, 2, 5", "none"; long lists lose their middle.
+function M.ranges(list)
+    local n, step = #list, #list > 2 and list[2] - list[1]
+    local even = step ~= false
+    for k = 3, n do
+        even = even and math.abs(list[k] - list[k - 1] - step) <= 1e-12 * math.abs(list[n])
+    end
+    if n == 0 then
+        return "none"
+    elseif even then
+        return ("%.15g:%.15g:%.15g"):format(list[1], list[n], step)
+    end
+    local words = {}
+    for k = 1, n do
+        if n <= 12 or k <= 5 or k > n - 5 then
+            words[#words + 1] = ("%.15g"):format(list[k])
+        elseif k == 6 then
+            words[#words + 1] = "..."
+        end
+    end
+    return table.concat(words, ", ")
+end
+
 -- Bytes in decimal units: 17 B, 1.50 kB, 12.4 MB.
 function M.bytes(n)
     return scaled(n, { "kB", "MB", "GB", "TB", "PB" }, 1000, function(x)

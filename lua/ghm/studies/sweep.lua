@@ -4,6 +4,7 @@ local clib = require "ghm.clib"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
 local sketches = require "ghm.sketches"
+local text = require "ghm.show.text"
 
 local M = {}
 
@@ -28,6 +29,16 @@ function M.configurations(keys, axes)
     return list
 end
 
+-- All sketches of a study are merged and share where their regions begin, so they must have been
+-- made for the same questions.
+local function fit(call, first)
+    if call.sketch.shared ~= first.sketch.shared and not call.sketch:declares_as(first.sketch) then
+        fault.raise("usage", "%s was sketched for bins %s, %s for %s: sketch one of them again",
+            call.step.path or call.step.name, text.ranges(call.sketch:declared().bins),
+            first.step.path or first.step.name, text.ranges(first.sketch:declared().bins))
+    end
+end
+
 -- Reads a source once: a list of calls { step, level, sketch, facts, shape, notes, names }, one for
 -- each batch. The data is let go: only the sketches stay.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
@@ -35,22 +46,31 @@ end
 --   spec.views(batch, call)          further batches made of a call's data while that is at hand, a
 --                                    list of { name, batch }: call.views[name] = { sketch, facts }
 --   spec.collect(call)               called for each call of a sound step, in order
---   spec.progress(done, total, valid)   called after each sound step; valid: samples so far
+--   spec.keep(step, calls, valid)    called after each sound step with its calls; valid: samples so
+--                                    far
+--   spec.progress(done, total)       called at the start, and after each sound step
 function M.read(source, spec)
     local empty = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
         knots = spec.knots }
+    if source.saved then -- samples are sketched as those that are sketched already
+        source.saved:must_answer(empty, source.saved_path)
+        empty = source.saved:like()
+    end
+    local progress, keep = spec.progress or function() end, spec.keep or function() end
     local calls, done, valid = {}, 0, 0
+    progress(0, #source.steps)
     source:each(function(step, batches)
         local fresh = {}
         for k, batch in ipairs(batches) do
-            local call = { step = step, level = batch.level, sketch = empty:like(),
-                shape = batch.shape, notes = batch.notes, names = batch.names }
-            call.facts = call.sketch:add(batch, { nonfinite = spec.nonfinite, where = step.path })
-            call.views = {}
-            for _, view in ipairs(spec.views and spec.views(batch, call) or {}) do
-                local sketch = empty:like()
-                call.views[view.name] = { sketch = sketch, facts = sketch:add(view.batch,
-                    { nonfinite = spec.nonfinite, where = step.path }) }
+            local call = { step = step, level = batch.level, shape = batch.shape,
+                notes = batch.notes, names = batch.names, views = batch.views or {} }
+            local opts = { nonfinite = spec.nonfinite, where = step.path or step.name }
+            call.sketch, call.facts = empty:of(batch, opts)
+            fit(call, calls[1] or fresh[1] or call)
+            for _, view in ipairs(not batch.saved and spec.views and spec.views(batch, call)
+                or {}) do
+                local sketch, facts = empty:of(view.batch, opts)
+                call.views[view.name] = { sketch = sketch, facts = facts }
             end
             fresh[k] = call
         end
@@ -62,9 +82,8 @@ function M.read(source, spec)
             end
         end
         done = done + 1
-        if spec.progress then
-            spec.progress(done, #source.steps, valid)
-        end
+        keep(step, fresh, valid)
+        progress(done, #source.steps)
     end)
     if valid == 0 then
         fault.raise("dump", "%s: no valid samples: every weight is 0, or there are no rows",

@@ -1,0 +1,130 @@
+-- What an experiment says: of what it will do, of what it read, of what it found.
+
+local csv = require "ghm.show.csv"
+local device = require "ghm.device"
+local json = require "ghm.show.json"
+local text = require "ghm.show.text"
+
+local M = {}
+
+local function shape_text(call)
+    return ("%s[%s]"):format(call.names.pred, table.concat(call.shape, ","))
+end
+
+function M.heading(calls, args)
+    local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }
+    local soft = 0
+    for _, call in ipairs(calls) do
+        soft = soft + (call.facts.soft > 0 and 1 or 0)
+        for key in pairs(totals) do
+            totals[key] = totals[key] + call.facts[key]
+        end
+    end
+    local lines = { ("%d call%s of %s  %s samples, %s valid, %s positive  on %s"):format(#calls,
+        #calls == 1 and "" or "s", shape_text(calls[1]), text.number(totals.samples),
+        text.number(totals.valid), text.number(totals.positive), device.name()) }
+    if totals.nonfinite > 0 then
+        lines[#lines + 1] = ("%d samples are not finite and are ignored (--nonfinite ignore)")
+            :format(totals.nonfinite)
+    end
+    if soft > 0 then
+        lines[#lines + 1] = ("soft targets in %d of %d calls: what needs a sample's key is left "
+            .. "out"):format(soft, #calls)
+    end
+    local names = calls[1].names
+    lines[#lines + 1] = ("%s  weight: %s"):format(names.target and "target: " .. names.target
+        or ("labels: %s, %s"):format(names.labels, names.base), names.weight or "none")
+    if args.verbose then
+        for _, call in ipairs(calls) do
+            lines[#lines + 1] = ("  %s: %s"):format(call.step.name, shape_text(call))
+            for _, note in ipairs(call.notes) do
+                lines[#lines + 1] = "    " .. note
+            end
+        end
+    end
+    return table.concat(lines, "\n")
+end
+
+function M.dry_run(spec, args, source, configurations)
+    print(("%s: %d configurations of %s"):format(spec.name, #configurations,
+        table.concat(spec.axes, ", ")))
+    for i, configuration in ipairs(configurations) do
+        local words = {}
+        for k, axis in ipairs(spec.axes) do
+            words[k] = ("%s=%s"):format(axis, tostring(configuration[axis]))
+        end
+        print(("%5d  %s"):format(i, table.concat(words, " ")))
+    end
+    local batches = source.steps[1].load()
+    print(("%d steps, the first %s with %d call(s) of %s[%s]; device %s"):format(#source.steps,
+        source.steps[1].name, #batches, batches[1].names.pred,
+        table.concat(batches[1].shape, ","), device.name()))
+    if args.verbose then
+        for _, step in ipairs(source.steps) do
+            print("  " .. step.name)
+        end
+    end
+end
+
+-- Each warning as a paragraph, "warning: " hanging before it.
+local function warnings_text(found)
+    local lines = {}
+    for _, warning in ipairs(found.warnings or {}) do
+        for i, line in ipairs(text.wrap(warning.text, 91)) do
+            lines[#lines + 1] = (i == 1 and "warning: " or "         ") .. line .. "\n"
+        end
+    end
+    return table.concat(lines)
+end
+
+-- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
+-- and its answer.
+function M.text(found, unwanted)
+    local parts = { text.table(found.rows, found.shown, { mark = found.mark }) }
+    if found.term and not unwanted then
+        parts[#parts + 1] = found.term
+    end
+    local warned = warnings_text(found)
+    parts[#parts + 1] = warned ~= "" and warned or nil
+    parts[#parts + 1] = table.concat(found.lines, "\n")
+    return table.concat(parts, "\n") .. "\n"
+end
+
+-- What was found, on stdout: the table and the answer, or --json, or --csv -.
+function M.tell(found, calls, args, run, failed, complaint)
+    if args.json then
+        print(json.encode({ run = run.dir, rows = json.array(found.rows),
+            answer = json.array(found.lines), warnings = json.array(found.warnings or {}),
+            recommendations = json.array(found.recommendations or {}),
+            failed = json.array(failed) }, { indent = 2 }))
+    elseif args.csv ~= "-" then
+        io.write(not args.quiet and M.heading(calls, args) .. "\n" or "", "\n",
+            M.text(found, args.quiet or not args.plot.term))
+    end
+    if not args.quiet then
+        local where = (args.json or args.csv == "-") and io.stderr or io.stdout
+        where:write(args.csv == "-" and warnings_text(found) or "")
+        where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
+            "\n")
+    end
+    if args.csv then -- last: where it cannot be written, all else is said and in the run folder
+        csv.write(args.csv, found.rows, found.columns)
+    end
+end
+
+-- What one part of a run has done.
+function M.shard(args, run, source)
+    if args.json then
+        print(json.encode({ run = run.dir, shard = args.shard, steps = #source.steps,
+            failed = json.array(source.failed) }, { indent = 2 }))
+    else
+        print(("shard %s: %d of %d steps are sketched"):format(args.shard,
+            #source.steps - #source.failed, #source.names))
+        print("run folder: " .. run.dir)
+        if not args.quiet then
+            print "when all shards are there: luajit merge.lua RUN_FOLDER..."
+        end
+    end
+end
+
+return M
