@@ -46,47 +46,54 @@ static void widen_byte(const uint8_t *restrict in, float *restrict out, int n)
 #include "kernels_avx512.h"
 #else
 
-/* Key -> slot: the cell, then from edge to edge inside it (slot.h); ignored ones to the trash. */
-static void find_slots(const float *restrict t, const float *restrict w, int n,
+/* Cell of the key, by group; ignored samples to the trash. */
+static void find_cells(const float *restrict t, const float *restrict w, int n,
                        const ghm_plan *restrict plan, ghm_block *restrict block)
 {
     int shift = plan->shift;
-    uint32_t low_mask = (1u << shift) - 1, stride = plan->stride, trash = plan->trash;
-    uint32_t n_cells = plan->n_cells;
-    const uint32_t *restrict split = plan->split;
+    uint32_t stride = plan->stride, trash = plan->trash;
     for (int i = 0; i < n; i++) {
-        block->slot[i] = block->key[i] >> shift;
-    }
-    for (uint32_t more = plan->depth > 0 ? GHM_MORE : 0; more & GHM_MORE;) {
-        more = 0;
-        for (int i = 0; i < n; i++) {
-            uint32_t slot = block->slot[i], low = block->key[i] & low_mask;
-            more |= ghm_step(split[(int32_t)slot], low, shift, n_cells, &slot);
-            block->slot[i] = slot;
-        }
-    }
-    for (int i = 0; i < n; i++) {
-        uint32_t slot = block->slot[i] + (t[i] == 1.0f ? stride : 0);
-        block->slot[i] = w[i] > 0.0f ? slot : trash;
+        uint32_t cell = (block->key[i] >> shift) + (t[i] == 1.0f ? stride : 0);
+        block->slot[i] = w[i] > 0.0f ? cell : trash;
     }
 }
 
-/* Which groups of four binades were seen, so that draining need not read a whole table. */
-static uint64_t magnitudes_seen(const uint32_t *restrict key, int n)
+static void settle(const ghm_plan *restrict plan, int n, ghm_block *restrict block)
 {
-    uint32_t low = 0, high = 0;
+    int shift = plan->shift;
+    uint32_t low_mask = (1u << shift) - 1, n_cells = plan->n_cells, slot[GHM_BLOCK];
+    const uint32_t *restrict split = plan->split;
     for (int i = 0; i < n; i++) {
-        uint32_t group = key[i] >> 25 & 63, bit = 1u << (group & 31);
-        low |= group < 32 ? bit : 0;
-        high |= group < 32 ? 0 : bit;
+        slot[i] = block->key[i] >> shift;
     }
-    return (uint64_t)high << 32 | low;
+    for (uint32_t more = GHM_MORE; more & GHM_MORE;) {
+        more = 0;
+        for (int i = 0; i < n; i++) {
+            uint32_t at = slot[i], low = block->key[i] & low_mask;
+            more |= ghm_step(split[(int32_t)at], low, shift, n_cells, &at);
+            slot[i] = at;
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        uint32_t was = block->slot[i], group = was >= plan->stride ? plan->stride : 0;
+        block->slot[i] = was == plan->trash ? was : slot[i] + group;
+    }
+}
+
+/* Which groups of eight binades were seen, so that draining need not read a whole table. */
+static uint32_t magnitudes_seen(const uint32_t *restrict key, int n)
+{
+    uint32_t seen = 0;
+    for (int i = 0; i < n; i++) {
+        seen |= 1u << (key[i] >> 26 & 31);
+    }
+    return seen;
 }
 
 static void classes(const float *restrict x, const float *restrict t, const float *restrict w,
                     int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
-    uint32_t valid = 0, positive = 0, unit = 0, suspect = 0;
+    uint32_t valid = 0, positive = 0, uneven = 0, suspect = 0;
     for (int i = 0; i < n; i++) {
         uint32_t one = t[i] == 1.0f, hard = one | (t[i] == 0.0f);
         uint32_t used = w[i] > 0.0f;
@@ -95,12 +102,12 @@ static void classes(const float *restrict x, const float *restrict t, const floa
         block->key[i] = ghm_bits(x[i]) ^ one << 31;
         valid += used;
         positive += used & one;
-        unit += w[i] == 1.0f;
+        uneven |= used & (w[i] != 1.0f);
         suspect += (used & ((finite & hard) ^ 1)) | (weight_finite ^ 1);
     }
     block->valid = valid;
     block->positive = positive;
-    block->unit_weights = unit;
+    block->uneven = uneven;
     block->suspect = suspect;
     uint32_t low_mask = (1u << plan->shift) - 1;
     uint64_t *restrict words = (uint64_t *)block->pair;
@@ -109,7 +116,7 @@ static void classes(const float *restrict x, const float *restrict t, const floa
         words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | (low << GHM_WIDE_BITS | 128);
         words[2 * i + 1] = (uint64_t)low * low;
     }
-    find_slots(t, w, n, plan, block);
+    find_cells(t, w, n, plan, block);
     block->seen = magnitudes_seen(block->key, n);
 }
 
@@ -118,7 +125,7 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
                   int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
     static const float no_positives[GHM_BLOCK];
-    uint32_t valid = 0, unit = 0, suspect = 0, low_mask = (1u << plan->shift) - 1;
+    uint32_t valid = 0, uneven = 0, suspect = 0, low_mask = (1u << plan->shift) - 1;
     for (int i = 0; i < n; i++) {
         float d = pred[i] - target[i];
         uint32_t used = w[i] > 0.0f;
@@ -126,7 +133,7 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
         uint32_t weight_finite = (ghm_bits(w[i]) & ~SIGN) < INFINITE;
         block->key[i] = ghm_bits(d) & ~SIGN;
         valid += used;
-        unit += w[i] == 1.0f;
+        uneven |= used & (w[i] != 1.0f);
         suspect += (used & (finite ^ 1)) | (weight_finite ^ 1);
     }
     for (int i = 0; i < n; i++) {
@@ -141,18 +148,34 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
     }
     block->valid = valid;
     block->positive = 0;
-    block->unit_weights = unit;
+    block->uneven = uneven;
     block->suspect = suspect;
-    find_slots(no_positives, w, n, plan, block);
+    find_cells(no_positives, w, n, plan, block);
     block->seen = magnitudes_seen(block->key, n);
 }
 
 #endif
 
-/* Adds a block to its table. Fetches a later block meanwhile: adding waits for the table's lines and
- * leaves the memory bus idle. */
+/* Moves on those of samples [begin, end) whose cell is split and who are beyond its edge. */
+static void move_on(ghm_pair *restrict table, const ghm_block *restrict block, int begin, int end,
+                    const ghm_plan *plan)
+{
+    uint32_t low_mask = (1u << plan->shift) - 1;
+    for (int i = begin; i < end; i++) {
+        uint32_t cell = block->slot[i], group = cell >= plan->stride ? plan->stride : 0;
+        if (table[cell][0] & GHM_SPLIT) {
+            uint32_t slot = group + ghm_slot_of(plan->split, plan->n_cells, plan->shift,
+                                                cell - group, block->key[i] & low_mask);
+            table[cell] -= block->pair[i];
+            table[slot] += block->pair[i];
+        }
+    }
+}
+
+/* Fetches a later block meanwhile: adding waits for the table's lines and leaves the memory bus
+ * idle. Whether a cell is split is asked once for many samples: few are. */
 static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n,
-                    const ghm_ahead *ahead)
+                    const ghm_plan *plan, const ghm_ahead *ahead)
 {
     enum { STEP = 16 }; /* samples between fetches: a cache line of float32 */
     int whole = n - n % STEP;
@@ -160,14 +183,21 @@ static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, i
         __builtin_prefetch(ahead->pred + (size_t)i * ahead->pred_size);
         __builtin_prefetch(ahead->target + (size_t)i * ahead->target_size);
         __builtin_prefetch(ahead->weight + (size_t)i * ahead->weight_size);
+        ghm_pair any = {0, 0};
 #pragma GCC unroll 16
         for (int k = i; k < i + STEP; k++) {
-            table[block->slot[k]] += block->pair[k];
+            ghm_pair sum = table[block->slot[k]] + block->pair[k];
+            table[block->slot[k]] = sum;
+            any |= sum;
+        }
+        if (__builtin_expect((any[0] & GHM_SPLIT) != 0, 0)) {
+            move_on(table, block, i, i + STEP, plan);
         }
     }
     for (int i = whole; i < n; i++) {
         table[block->slot[i]] += block->pair[i];
     }
+    move_on(table, block, whole, n, plan);
 }
 
 static inline float power(float g, float gamma)
@@ -265,6 +295,7 @@ const ghm_kernels TABLE(GHM_ISA) = {
     .widen_byte = widen_byte,
     .classes = classes,
     .boxes = boxes,
+    .settle = settle,
     .scatter = scatter,
     .classes_slope = classes_slope,
     .boxes_slope = boxes_slope,

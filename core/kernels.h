@@ -10,18 +10,21 @@
 
 enum {
     GHM_BLOCK = 512,          /* samples per block: its buffers stay in the first-level cache */
-    GHM_COUNT_SHIFT = 43,     /* a pair's first word: count << 43 | sum of offsets */
-    GHM_DRAIN = (1 << 21) - 1 /* samples a table takes before either field could overflow */
+    GHM_COUNT_SHIFT = 43,     /* a pair's first word: flag << 63 | count << 43 | sum of offsets */
+    GHM_DRAIN = (1 << 20) - 1 /* samples a table takes before either field could overflow */
 };
+
+/* Set in a cell's pair for as long as a pass lasts: an edge lies inside the cell. */
+#define GHM_SPLIT ((uint64_t)1 << 63)
 
 /* A slot of a thread's table: {count << 43 | offsets, squares}, added to as one vector. */
 typedef uint64_t ghm_pair __attribute__((vector_size(16)));
 
 /* Where samples go: slot = cell or side, plus stride for positives; ignored ones go to trash. */
 typedef struct ghm_plan {
-    const uint32_t *split;
+    const uint32_t *split; /* of ghm_edges */
     uint32_t n_cells, stride, trash;
-    int shift, depth;
+    int shift;
 } ghm_plan;
 
 /* The same block of a later part of the batch, to be fetched; sizes in bytes per sample, or 0. */
@@ -34,9 +37,10 @@ typedef struct ghm_ahead {
 typedef struct __attribute__((aligned(64))) ghm_block {
     uint32_t key[GHM_BLOCK], slot[GHM_BLOCK];
     ghm_pair pair[GHM_BLOCK]; /* what each sample adds to its slot */
-    uint32_t valid, positive, unit_weights;
-    uint32_t suspect; /* samples in use that are not finite or not hard: look again, slowly */
-    uint64_t seen;    /* bit m: some key has magnitude bits with m on top (4 binades each) */
+    uint32_t valid, positive;
+    uint32_t uneven;  /* not 0: some valid weight is not 1 */
+    uint32_t suspect; /* not 0: a sample in use is not finite or not hard: look again, slowly */
+    uint32_t seen;    /* bit m: some key has magnitude bits with m on top (8 binades each) */
 } ghm_block;
 
 /* The coefficients of a gradient block as floats: see ghm_coefficients. */
@@ -59,12 +63,16 @@ typedef struct ghm_kernels {
     void (*widen_half)(const uint16_t *in, float *out, int n);
     void (*widen_bfloat)(const uint16_t *in, float *out, int n);
     void (*widen_byte)(const uint8_t *in, float *out, int n);
-    /* x, t, w [n] floats, n <= GHM_BLOCK: fills the block, adds nothing to a table. */
+    /* x, t, w [n] floats, n <= GHM_BLOCK: fills the block with the cells of its samples. */
     void (*classes)(const float *x, const float *t, const float *w, int n, const ghm_plan *plan,
                     ghm_block *block);
     void (*boxes)(const float *pred, const float *target, const float *w, int n,
                   const ghm_plan *plan, ghm_block *block);
-    void (*scatter)(ghm_pair *table, const ghm_block *block, int n, const ghm_ahead *ahead);
+    /* From cells to slots. Pays where many cells are split; else scatter sees to the few. */
+    void (*settle)(const ghm_plan *plan, int n, ghm_block *block);
+    /* Adds the block to a table, and moves on what is beyond an edge in a cell with GHM_SPLIT. */
+    void (*scatter)(ghm_pair *table, const ghm_block *block, int n, const ghm_plan *plan,
+                    const ghm_ahead *ahead);
     /* Hard targets. */
     void (*classes_slope)(const float *x, const float *t, const float *w, int n,
                           const ghm_slopes *slopes, ghm_results *out);

@@ -6,23 +6,31 @@
  */
 #include <immintrin.h>
 
+#define OWN 0x5555 /* the lanes of a pair's words that come from samples */
+
 /* What is the same for every vector of a pass. */
 typedef struct wide_plan {
     const ghm_plan *plan;
-    __m512i low_mask, n_cells, stride, trash;
+    __m512i low_mask, stride, trash;
+    __m512i weave[4]; /* see place */
     __m128i shift;
 } wide_plan;
 
 static inline wide_plan widen_plan(const ghm_plan *plan)
 {
-    return (wide_plan){
+    wide_plan wide = {
         .plan = plan,
         .low_mask = _mm512_set1_epi32((1 << plan->shift) - 1),
-        .n_cells = _mm512_set1_epi32((int)plan->n_cells),
         .stride = _mm512_set1_epi32((int)plan->stride),
         .trash = _mm512_set1_epi32((int)plan->trash),
         .shift = _mm_cvtsi32_si128(plan->shift),
     };
+    const int one = 1 << (GHM_COUNT_SHIFT - 32);
+    for (int i = 0; i < 4; i++) {
+        __m512i first = _mm512_setr_epi32(0, one, 16, 0, 1, one, 17, 0, 2, one, 18, 0, 3, one, 19, 0);
+        wide.weave[i] = _mm512_mask_add_epi32(first, OWN, first, _mm512_set1_epi32(4 * i));
+    }
+    return wide;
 }
 
 static inline __mmask16 first_lanes(int n)
@@ -37,96 +45,91 @@ static inline __mmask16 is_finite(__m512i bits)
     return _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
 }
 
-/* From edge to edge inside a cell, while some lane has another edge before it. */
-static inline __m512i slots_of(__m512i key, __m512i low, const wide_plan *wide)
+/* What a block tells of its samples beside their cells. 0 * x is NaN, and stays so, where x is not
+ * finite; t * t - t is 0 where t is 0 or 1; a weight's bits less 1's are 0 where it is 1. */
+typedef struct wide_facts {
+    uint32_t valid, positive;
+    __m512 finite_x, finite_w;
+    __m512i soft, uneven, seen;
+} wide_facts;
+
+static inline wide_facts no_wide_facts(void)
 {
-    const __m512i more = _mm512_set1_epi32((int)GHM_MORE);
-    __m512i slot = _mm512_srl_epi32(key, wide->shift);
-    __mmask16 active = wide->plan->depth > 0 ? 0xffff : 0;
-    while (active) {
-        __m512i entry = _mm512_i32gather_epi32(slot, wide->plan->split, 4);
-        __m512i reach = _mm512_add_epi32(low, _mm512_and_si512(entry, wide->low_mask));
-        __mmask16 beyond = _mm512_cmpgt_epu32_mask(reach, wide->low_mask);
-        __m512i side = _mm512_srl_epi32(_mm512_andnot_si512(more, entry), wide->shift);
-        slot = _mm512_mask_add_epi32(slot, beyond, wide->n_cells, side);
-        active = _mm512_mask_test_epi32_mask(beyond, entry, more);
-    }
-    return slot;
+    __m512i zero = _mm512_setzero_si512();
+    __m512 none = _mm512_setzero_ps();
+    return (wide_facts){0, 0, none, none, zero, zero, zero};
 }
 
-/* Eight pairs {count and offset, square}, interleaved from two vectors of words. */
-static inline void store_pairs(ghm_pair *to, __m256i low, __m256i offset)
+static inline __mmask16 note_weight(wide_facts *facts, __m512 w)
 {
-    const __m512i first = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11);
-    const __m512i second = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
-    const __m512i one = _mm512_set1_epi64((int64_t)1 << GHM_COUNT_SHIFT);
-    __m512i wide = _mm512_cvtepu32_epi64(low), square = _mm512_mul_epu32(wide, wide);
-    __m512i count = _mm512_or_si512(one, _mm512_cvtepu32_epi64(offset));
-    _mm512_storeu_si512(to, _mm512_permutex2var_epi64(count, first, square));
-    _mm512_storeu_si512(to + 4, _mm512_permutex2var_epi64(count, second, square));
+    const __m512i one = _mm512_castps_si512(_mm512_set1_ps(1));
+    __mmask16 used = _mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_GT_OQ);
+    __m512i difference = _mm512_xor_si512(_mm512_castps_si512(w), one);
+    facts->finite_w = _mm512_fmadd_ps(w, _mm512_setzero_ps(), facts->finite_w);
+    facts->uneven = _mm512_mask_or_epi32(facts->uneven, used, facts->uneven, difference);
+    facts->valid += (uint32_t)__builtin_popcount(used);
+    return used;
 }
 
-/* Sixteen samples into the block; seen gathers the groups of binades, see ghm_block. */
+static inline void note_finite(wide_facts *facts, __m512 x, __mmask16 used)
+{
+    facts->finite_x = _mm512_mask3_fmadd_ps(x, _mm512_setzero_ps(), facts->finite_x, used);
+}
+
+static inline void tell_facts(const wide_facts *facts, ghm_block *block)
+{
+    __m512 finite = _mm512_add_ps(facts->finite_x, facts->finite_w);
+    block->valid = facts->valid;
+    block->positive = facts->positive;
+    block->uneven = _mm512_test_epi32_mask(facts->uneven, facts->uneven);
+    block->suspect = (uint32_t)_mm512_cmp_ps_mask(finite, finite, _CMP_UNORD_Q) |
+                     _mm512_test_epi32_mask(facts->soft, facts->soft);
+    block->seen = (uint32_t)_mm512_reduce_or_epi32(facts->seen);
+}
+
+/* Sixteen samples into the block. A pair in 32-bit words is offset, 1 << 11, low^2, 0: the first and
+ * third are picked from two vectors, the others stand in the index vector and stay (mask2). */
 static inline void place(__m512i key, __m512i low, __m512i offset, __mmask16 used,
-                         __mmask16 positive, const wide_plan *wide, ghm_block *block, int i,
-                         __m512i *seen)
+                         __mmask16 positive, const wide_plan *wide, wide_facts *facts,
+                         ghm_block *block, int i)
 {
-    __m512i slot = slots_of(key, low, wide);
-    slot = _mm512_mask_add_epi32(slot, positive, slot, wide->stride);
-    _mm512_storeu_si512(block->slot + i, _mm512_mask_mov_epi32(wide->trash, used, slot));
-    store_pairs(block->pair + i, _mm512_castsi512_si256(low), _mm512_castsi512_si256(offset));
-    store_pairs(block->pair + i + 8, _mm512_extracti64x4_epi64(low, 1),
-                _mm512_extracti64x4_epi64(offset, 1));
-    __m512i group = _mm512_and_si512(_mm512_srli_epi32(key, 25), _mm512_set1_epi32(63));
-    __m512i one = _mm512_set1_epi64(1);
-    __m512i left = _mm512_cvtepu32_epi64(_mm512_castsi512_si256(group));
-    __m512i right = _mm512_cvtepu32_epi64(_mm512_extracti64x4_epi64(group, 1));
-    *seen = _mm512_ternarylogic_epi64(*seen, _mm512_sllv_epi64(one, left),
-                                      _mm512_sllv_epi64(one, right), 0xfe); /* a | b | c */
-}
-
-static inline __m512i count_more(__m512i count, __mmask16 mask)
-{
-    return _mm512_mask_add_epi32(count, mask, count, _mm512_set1_epi32(1));
-}
-
-static inline uint32_t total(__m512i count)
-{
-    return (uint32_t)_mm512_reduce_add_epi32(count);
+    __m512i cell = _mm512_srl_epi32(key, wide->shift);
+    cell = _mm512_mask_add_epi32(cell, positive, cell, wide->stride);
+    _mm512_store_si512(block->slot + i, _mm512_mask_mov_epi32(wide->trash, used, cell));
+    _mm512_store_si512(block->key + i, key);
+    __m512i square = _mm512_madd_epi16(low, low); /* low is below 2^15 */
+    for (int k = 0; k < 4; k++) {
+        _mm512_store_si512(block->pair + i + 4 * k, _mm512_mask2_permutex2var_epi32(
+                                                        offset, wide->weave[k], OWN, square));
+    }
+    __m512i group = _mm512_and_si512(_mm512_srli_epi32(key, 26), _mm512_set1_epi32(31));
+    facts->seen = _mm512_or_si512(facts->seen, _mm512_sllv_epi32(_mm512_set1_epi32(1), group));
 }
 
 static void classes(const float *restrict x, const float *restrict t, const float *restrict w,
                     int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
     const wide_plan wide = widen_plan(plan);
-    const __m512 zero = _mm512_setzero_ps(), unit = _mm512_set1_ps(1);
-    __m512i seen = _mm512_setzero_si512();
-    __m512i valid = seen, positive = seen, units = seen, suspect = seen;
+    const __m512i one = _mm512_castps_si512(_mm512_set1_ps(1)), half = _mm512_set1_epi32(128);
+    wide_facts facts = no_wide_facts();
     for (int i = 0; i < n; i += 16) {
         __mmask16 here = first_lanes(n - i);
         __m512i bits = _mm512_maskz_loadu_epi32(here, x + i);
         __m512 target = _mm512_maskz_loadu_ps(here, t + i);
-        __m512 weight = _mm512_maskz_loadu_ps(here, w + i);
-        __mmask16 used = _mm512_cmp_ps_mask(weight, zero, _CMP_GT_OQ);
-        __mmask16 one = _mm512_cmp_ps_mask(target, unit, _CMP_EQ_OQ);
-        __mmask16 hard = one | _mm512_cmp_ps_mask(target, zero, _CMP_EQ_OQ);
-        __mmask16 odd = used & (__mmask16) ~(is_finite(bits) & hard);
-        odd |= (__mmask16)~is_finite(_mm512_castps_si512(weight));
-        valid = count_more(valid, used);
-        positive = count_more(positive, used & one);
-        units = count_more(units, _mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
-        suspect = count_more(suspect, odd);
-        __m512i key = _mm512_mask_xor_epi32(bits, one, bits, _mm512_set1_epi32((int)SIGN));
+        __mmask16 used = note_weight(&facts, _mm512_maskz_loadu_ps(here, w + i));
+        __m512i target_bits = _mm512_castps_si512(target);
+        __mmask16 positive = _mm512_mask_cmpeq_epi32_mask(used, target_bits, one);
+        __m512i soft = _mm512_castps_si512(_mm512_fmsub_ps(target, target, target));
+        note_finite(&facts, _mm512_castsi512_ps(bits), used);
+        facts.soft = _mm512_mask_or_epi32(facts.soft, used, facts.soft, soft);
+        facts.positive += (uint32_t)__builtin_popcount(positive);
+        /* The bits of 1.0, 8 places up, are the sign. */
+        __m512i key = _mm512_xor_si512(bits, _mm512_slli_epi32(target_bits, 8));
         __m512i low = _mm512_and_si512(key, wide.low_mask);
-        __m512i offset = _mm512_or_si512(_mm512_slli_epi32(low, GHM_WIDE_BITS),
-                                         _mm512_set1_epi32(128));
-        place(key, low, offset, used, one, &wide, block, i, &seen);
+        __m512i offset = _mm512_or_si512(_mm512_slli_epi32(low, GHM_WIDE_BITS), half);
+        place(key, low, offset, used, positive, &wide, &facts, block, i);
     }
-    block->valid = total(valid);
-    block->positive = total(positive);
-    block->unit_weights = total(units);
-    block->suspect = total(suspect);
-    block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
+    tell_facts(&facts, block);
 }
 
 /* fl(pred - target) chooses the cell; its rounding error (Knuth's two-sum) goes into the offset. */
@@ -134,44 +137,59 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
                   int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
     const wide_plan wide = widen_plan(plan);
-    const __m512 zero = _mm512_setzero_ps(), unit = _mm512_set1_ps(1);
     const __m512i sign = _mm512_set1_epi32((int)SIGN);
-    __m512i seen = _mm512_setzero_si512();
-    __m512i valid = seen, units = seen, suspect = seen;
+    wide_facts facts = no_wide_facts();
     for (int i = 0; i < n; i += 16) {
         __mmask16 here = first_lanes(n - i);
         __m512 p = _mm512_maskz_loadu_ps(here, pred + i);
         __m512 t = _mm512_maskz_loadu_ps(here, target + i);
-        __m512 weight = _mm512_maskz_loadu_ps(here, w + i);
+        __mmask16 used = note_weight(&facts, _mm512_maskz_loadu_ps(here, w + i));
         __m512 d = _mm512_sub_ps(p, t), back = _mm512_sub_ps(p, d);
         __m512 error = _mm512_add_ps(_mm512_sub_ps(p, _mm512_add_ps(d, back)),
                                      _mm512_sub_ps(back, t));
         __m512i bits = _mm512_castps_si512(d), key = _mm512_andnot_si512(sign, bits);
-        __mmask16 used = _mm512_cmp_ps_mask(weight, zero, _CMP_GT_OQ);
-        __mmask16 odd = used & (__mmask16)~is_finite(key);
-        odd |= (__mmask16)~is_finite(_mm512_castps_si512(weight));
-        valid = count_more(valid, used);
-        units = count_more(units, _mm512_cmp_ps_mask(weight, unit, _CMP_EQ_OQ));
-        suspect = count_more(suspect, odd);
+        note_finite(&facts, d, used);
         /* 2^(158 - exponent): the error in 1/256 of d's spacing. Below 2^-96 it is left out. */
         __m512i exponent = _mm512_srli_epi32(key, 23);
         __mmask16 large = _mm512_cmpgt_epu32_mask(exponent, _mm512_set1_epi32(31));
         __m512i scale = _mm512_slli_epi32(_mm512_sub_epi32(_mm512_set1_epi32(285), exponent), 23);
         __m512 factor = _mm512_castsi512_ps(_mm512_maskz_mov_epi32(large, scale));
-        __mmask16 below = _mm512_cmp_ps_mask(d, zero, _CMP_LT_OQ);
-        error = _mm512_castsi512_ps(_mm512_mask_xor_epi32(_mm512_castps_si512(error), below,
-                                                          _mm512_castps_si512(error), sign));
-        __m512i fine = _mm512_cvttps_epi32(
-            _mm512_add_ps(_mm512_mul_ps(error, factor), _mm512_set1_ps(128.5f)));
+        /* The error with d's sign: + means that |d| is larger. */
+        __m512i signed_error = _mm512_xor_si512(_mm512_castps_si512(error),
+                                                _mm512_and_si512(bits, sign));
+        __m512i fine = _mm512_cvttps_epi32(_mm512_add_ps(
+            _mm512_mul_ps(_mm512_castsi512_ps(signed_error), factor), _mm512_set1_ps(128.5f)));
         __m512i low = _mm512_and_si512(key, wide.low_mask);
         __m512i offset = _mm512_add_epi32(_mm512_slli_epi32(low, GHM_WIDE_BITS), fine);
-        place(key, low, offset, used, 0, &wide, block, i, &seen);
+        place(key, low, offset, used, 0, &wide, &facts, block, i);
     }
-    block->valid = total(valid);
-    block->positive = 0;
-    block->unit_weights = total(units);
-    block->suspect = total(suspect);
-    block->seen = (uint64_t)_mm512_reduce_or_epi64(seen);
+    tell_facts(&facts, block);
+}
+
+/* From edge to edge inside a cell, while some lane has another edge before it. */
+static void settle(const ghm_plan *restrict plan, int n, ghm_block *restrict block)
+{
+    const wide_plan wide = widen_plan(plan);
+    const __m512i more = _mm512_set1_epi32((int)GHM_MORE);
+    const __m512i n_cells = _mm512_set1_epi32((int)plan->n_cells);
+    for (int i = 0; i < n; i += 16) {
+        __m512i slot = _mm512_load_si512(block->slot + i);
+        __m512i low = _mm512_and_si512(_mm512_load_si512(block->key + i), wide.low_mask);
+        __mmask16 positive = _mm512_cmpge_epu32_mask(slot, wide.stride);
+        __mmask16 active = first_lanes(n - i) & _mm512_cmpneq_epi32_mask(slot, wide.trash);
+        slot = _mm512_mask_sub_epi32(slot, positive, slot, wide.stride);
+        while (active) {
+            __m512i entry = _mm512_mask_i32gather_epi32(_mm512_setzero_si512(), active, slot,
+                                                        plan->split, 4);
+            __m512i reach = _mm512_add_epi32(low, _mm512_and_si512(entry, wide.low_mask));
+            __mmask16 beyond = _mm512_cmpgt_epu32_mask(reach, wide.low_mask);
+            __m512i side = _mm512_srl_epi32(_mm512_andnot_si512(more, entry), wide.shift);
+            slot = _mm512_mask_add_epi32(slot, beyond, n_cells, side);
+            active = _mm512_mask_test_epi32_mask(beyond, entry, more);
+        }
+        _mm512_store_si512(block->slot + i,
+                           _mm512_mask_add_epi32(slot, positive, slot, wide.stride));
+    }
 }
 
 /* -- GHM-C's gradient with few regions, whose tables fit two registers each -------------- */

@@ -50,6 +50,16 @@ GHM_INLINE uint32_t ghm_step(uint32_t entry, uint32_t low, int shift, uint32_t n
     return beyond ? entry : 0;
 }
 
+/* All steps: the slot of a key in this cell. */
+GHM_INLINE uint32_t ghm_slot_of(const uint32_t *split, uint32_t n_cells, int shift, uint32_t cell,
+                                uint32_t low)
+{
+    uint32_t slot = cell;
+    while (ghm_step(split[slot], low, shift, n_cells, &slot) & GHM_MORE) {
+    }
+    return slot;
+}
+
 /* 128 + the rounding error of d = pred - target, away from zero, in 1/256 of d's spacing: what
  * Knuth's two-sum tells. Below 2^-96 it is left out. */
 GHM_INLINE uint32_t ghm_error_offset(float pred, float target)
