@@ -42,28 +42,10 @@ void ghm_thresholds(int task, int64_t bins, double mu, float *out)
     out[bins] = INFINITY;
 }
 
-/* Bits reordered so that unsigned order is the order of values, -0 just below +0. */
-static uint32_t ordered(uint32_t bits)
-{
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-
 /* A logit of -0 has g = 1/2 like one of +0, so a threshold at 0 stands at -0. */
 static uint32_t threshold_bits(float threshold)
 {
     return threshold == 0 ? 0x80000000u : ghm_bits(threshold);
-}
-
-int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near)
-{
-    uint32_t key = ordered(bits);
-    while (near < edges->n_thresholds && ordered(threshold_bits(edges->thresholds[near])) <= key) {
-        near++;
-    }
-    while (near > 0 && ordered(threshold_bits(edges->thresholds[near - 1])) > key) {
-        near--;
-    }
-    return near;
 }
 
 typedef struct ghm_edge {
@@ -168,18 +150,21 @@ static int edges_from(int task, ghm_edge *list, int64_t n, ghm_edges **out)
     edges->references = 1;
     edges->task = task;
     edges->thresholds = malloc(((size_t)n + 1) * sizeof *edges->thresholds);
+    edges->order = malloc(((size_t)n + 1) * sizeof *edges->order);
     edges->norms = malloc(((size_t)n + 1) * sizeof *edges->norms);
-    if (!edges->thresholds || !edges->norms) {
+    if (!edges->thresholds || !edges->order || !edges->norms) {
         ghm_edges_release(edges);
         return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)n);
     }
     qsort(list, (size_t)n, sizeof *list, ascending);
     for (int64_t i = 0; i < n; i++) {
         if (i == 0 || list[i].threshold != list[i - 1].threshold) {
+            edges->order[edges->n_thresholds] = ghm_ordered(threshold_bits(list[i].threshold));
             edges->thresholds[edges->n_thresholds] = list[i].threshold;
             edges->norms[edges->n_thresholds++] = list[i].norm;
         }
     }
+    edges->order[edges->n_thresholds] = UINT32_MAX; /* the bits of a NaN: no key reaches them */
     int status = split_cells(edges);
     if (status != GHM_OK) {
         ghm_edges_release(edges);
@@ -283,6 +268,7 @@ void ghm_edges_release(ghm_edges *edges)
             free(edges->declared[i].at);
         }
         free(edges->thresholds);
+        free(edges->order);
         free(edges->norms);
         free(edges->split);
         free(edges->side_cell);

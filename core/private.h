@@ -51,6 +51,7 @@ typedef struct ghm_edges {
     uint32_t n_cells, n_sides;
     int64_t n_thresholds;
     float *thresholds; /* ascending, distinct: interval i is [thresholds[i-1], thresholds[i]) */
+    uint32_t *order;   /* of each threshold: ghm_ordered; one more ends them, above every key */
     double *norms;     /* classification: the g = j/M of each threshold, which soft targets need */
     /* Per slot, cells first: side << shift | 2^shift - split of the next edge inside, or 0; with
      * GHM_MORE where that side is split again. */
@@ -67,15 +68,42 @@ bool ghm_edges_equal(const ghm_edges *a, const ghm_edges *b);
 float ghm_threshold(int task, int64_t j, int64_t bins, double mu);
 /* thresholds[bins + 1] of one configuration, -inf and +inf at the ends. */
 void ghm_thresholds(int task, int64_t bins, double mu, float *out);
+/* Bits reordered so that unsigned order is the order of values, -0 just below +0. */
+static inline uint32_t ghm_ordered(uint32_t bits)
+{
+    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+}
+
 /* How many declared thresholds are <= the key with these bits: the interval that holds it, looked for
  * from an interval nearby on. */
-int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near);
+static inline int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near)
+{
+    uint32_t key = ghm_ordered(bits);
+    while (edges->order[near] <= key) {
+        near++;
+    }
+    while (near > 0 && edges->order[near - 1] > key) {
+        near--;
+    }
+    return near;
+}
+
 /* Checks bins and, for regression, mu. */
 int ghm_check_bins(int task, int64_t bins, double mu);
 
 static inline uint32_t ghm_slot_count(const ghm_edges *edges)
 {
     return edges->n_cells + edges->n_sides;
+}
+
+/* The first key of a slot, as bits: a side begins at its edge. */
+static inline uint32_t ghm_slot_begin(const ghm_edges *edges, uint32_t slot)
+{
+    if (slot < edges->n_cells) {
+        return slot << edges->shift;
+    }
+    uint32_t side = slot - edges->n_cells;
+    return edges->side_cell[side] << edges->shift | edges->side_split[side];
 }
 
 /* -- cells ------------------------------------------------------------------------------------ */
@@ -177,8 +205,7 @@ typedef struct ghm_line {
 
 /* All cells of a sketch, by slot or in the order of means; kept until it changes. NULL: no memory. */
 const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order);
-/* The same with its arguments checked, and for hard targets alone. */
-int ghm_ask(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
+/* The same with its arguments checked; hard targets alone have lines. */
 int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
 
 /* Whether a task knows a function with these parameters. */

@@ -4,37 +4,82 @@
 
 #include <stdlib.h>
 
+/* -- cells by the batch ------------------------------------------------------------------------ */
+
+enum { BATCH = 256 }; /* cells looked at together, in loops that become vector code */
+
+typedef struct cell_batch {
+    int64_t n[BATCH], offsets[BATCH], squares[BATCH], interval[BATCH];
+    uint32_t bits[BATCH]; /* where the cell begins */
+    uint32_t low[BATCH];  /* where in it the slot begins: 0 but for sides */
+    /* Keys are start + spacing * float32 spacings from there on; negative ones have a negative spacing. */
+    double start[BATCH], spacing[BATCH];
+    double mean[BATCH], variance[BATCH]; /* of the samples' keys */
+} cell_batch;
+
+GHM_CLONES
+static void find_moments(cell_batch *batch, int n)
+{
+    for (int i = 0; i < n; i++) {
+        uint32_t bits = batch->bits[i], exponent = bits >> 23 & 255;
+        /* 2^(exponent - 150), by way of a float that cannot be subnormal. */
+        double spacing = (double)ghm_float((exponent ? exponent : 1) << 23) * 0x1p-23;
+        double count = (double)batch->n[i], mean = (double)batch->offsets[i] / count;
+        mean = (mean - 128) / 256;
+        double variance = (double)batch->squares[i] / count - mean * mean;
+        batch->start[i] = (double)ghm_float(bits);
+        batch->spacing[i] = bits >> 31 ? -spacing : spacing;
+        batch->mean[i] = batch->start[i] + batch->spacing[i] * mean;
+        batch->variance[i] = variance > 0 ? variance * spacing * spacing : 0;
+    }
+}
+
+static int batch_size(const ghm_cells *cells, int64_t begin)
+{
+    return cells->n - begin < BATCH ? (int)(cells->n - begin) : BATCH;
+}
+
+/* last: the interval of a cell nearby, and afterwards the last one's. */
+static void load_cells(const ghm_edges *edges, const ghm_cell *cells, int n, int64_t *last,
+                       cell_batch *batch)
+{
+    uint32_t low_mask = (1u << edges->shift) - 1;
+    int64_t near = *last;
+    for (int i = 0; i < n; i++) {
+        uint32_t begin = ghm_slot_begin(edges, cells[i].slot), low = begin & low_mask;
+        near = ghm_interval_of(edges, begin, near);
+        batch->interval[i] = near;
+        batch->bits[i] = begin - low;
+        batch->low[i] = low;
+        batch->n[i] = (int64_t)cells[i].n;
+        batch->offsets[i] = (int64_t)cells[i].offsets;
+        batch->squares[i] = (int64_t)cells[i].squares;
+    }
+    *last = near;
+    find_moments(batch, n);
+}
+
 /* -- cells as lines --------------------------------------------------------------------------- */
 
-/* last: the interval of a cell nearby, and afterwards this one's. */
-static ghm_line line_of(const ghm_edges *edges, const ghm_cell *cell, uint32_t group, int64_t *last)
+static ghm_line line_of(const ghm_edges *edges, const cell_batch *batch, int i, uint32_t group,
+                        uint32_t slot)
 {
-    uint32_t low = 0, width = 1u << edges->shift, id = cell->slot, high = width;
-    if (cell->slot >= edges->n_cells) { /* a side slot: the part of its cell beyond the edge */
-        id = edges->side_cell[cell->slot - edges->n_cells];
-        low = edges->side_split[cell->slot - edges->n_cells];
+    uint32_t width = 1u << edges->shift, high = width;
+    if (edges->split[slot]) { /* an edge ends it early */
+        high = width - (edges->split[slot] & (width - 1));
     }
-    if (edges->split[cell->slot]) { /* another edge ends it early */
-        high = width - (edges->split[cell->slot] & (width - 1));
-    }
-    uint32_t bits = id << edges->shift, exponent = bits >> 23 & 255;
-    double start = ghm_float(bits & 0x7fffffffu), sign = bits >> 31 ? -1 : 1;
-    /* A float32 spacing here: 2^(exponent - 150), by way of a float that cannot be subnormal. */
-    double spacing = (double)ghm_float((exponent ? exponent : 1) << 23) * 0x1p-23;
-    double n = (double)cell->n, mean = ((double)cell->offsets / n - 128) / 256;
-    double variance = (double)cell->squares / n - mean * mean;
-    double begin = sign * (start + spacing * low), end = sign * (start + spacing * high);
-    ghm_line line = {
-        .mean = sign * (start + spacing * mean),
-        .variance = variance > 0 ? variance * spacing * spacing : 0,
-        .low = sign > 0 ? begin : end,
-        .high = sign > 0 ? end : begin,
-        .n = n,
-        .interval = *last = ghm_interval_of(edges, bits | low, *last),
+    double begin = batch->start[i] + batch->spacing[i] * batch->low[i];
+    double end = batch->start[i] + batch->spacing[i] * high;
+    return (ghm_line){
+        .mean = batch->mean[i],
+        .variance = batch->variance[i],
+        .low = begin < end ? begin : end,
+        .high = begin < end ? end : begin,
+        .n = (double)batch->n[i],
+        .interval = batch->interval[i],
         .group = group,
-        .slot = cell->slot,
+        .slot = slot,
     };
-    return line;
 }
 
 static int rising(const void *a, const void *b)
@@ -52,12 +97,17 @@ static int rising(const void *a, const void *b)
 /* Cells by rising slot, negatives first. */
 static ghm_line *new_lines(const ghm_sketch *sketch)
 {
-    ghm_line *lines = malloc((size_t)(ghm_sketch_cells(sketch) + 1) * sizeof *lines);
-    int64_t n = 0, last = 0;
+    ghm_line *lines = malloc((size_t)(ghm_sketch_cells(sketch) + 1) * sizeof *lines), *to = lines;
+    cell_batch batch;
+    int64_t last = 0;
     for (uint32_t group = 0; lines && group < 2; group++) {
         const ghm_cells *cells = &sketch->cells[group];
-        for (int64_t i = 0; i < cells->n; i++) {
-            lines[n++] = line_of(sketch->edges, &cells->at[i], group, &last);
+        for (int64_t i = 0; i < cells->n; i += BATCH) {
+            int n = batch_size(cells, i);
+            load_cells(sketch->edges, cells->at + i, n, &last, &batch);
+            for (int k = 0; k < n; k++) {
+                *to++ = line_of(sketch->edges, &batch, k, group, cells->at[i + k].slot);
+            }
         }
     }
     return lines;
@@ -95,18 +145,15 @@ const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order)
     return in_order ? sketch->sorted : sketch->lines;
 }
 
-int ghm_ask(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines)
+static int check_question(const ghm_sketch *sketch, const void *out)
 {
-    if (!sketch || !out) {
-        return ghm_fail(GHM_E_ARGUMENT, "the sketch or the place for the answer is NULL");
-    }
-    *lines = ghm_sketch_lines(sketch, in_order);
-    return *lines ? GHM_OK : ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
+    return sketch && out ? GHM_OK
+                         : ghm_fail(GHM_E_ARGUMENT,
+                                    "the sketch or the place for the answer is NULL");
 }
 
-int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines)
+static int check_hard(const ghm_sketch *sketch)
 {
-    GHM_TRY(ghm_ask(sketch, out, in_order, lines));
     if (sketch->soft_targets) {
         return ghm_fail(GHM_E_SOFT, "soft targets have no single key: only counts, BCE and g of "
                                     "both groups can be asked of them");
@@ -114,19 +161,37 @@ int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const
     return GHM_OK;
 }
 
+int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines)
+{
+    GHM_TRY(check_question(sketch, out));
+    GHM_TRY(check_hard(sketch));
+    *lines = ghm_sketch_lines(sketch, in_order);
+    return *lines ? GHM_OK : ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
+}
+
 /* -- counts and sums -------------------------------------------------------------------------- */
+
+static bool is_asked(int32_t group, int one)
+{
+    return group == GHM_BOTH || group == one;
+}
 
 int ghm_sketch_counts(const ghm_sketch *sketch, int32_t group, int64_t *out)
 {
-    const ghm_line *lines;
-    GHM_TRY((group == GHM_BOTH ? ghm_ask : ghm_ask_hard)(sketch, out, false, &lines));
-    int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
+    GHM_TRY(check_question(sketch, out));
+    if (group != GHM_BOTH) {
+        GHM_TRY(check_hard(sketch));
+    }
+    const ghm_edges *edges = sketch->edges;
+    int64_t intervals = ghm_sketch_intervals(sketch), near = 0;
     for (int64_t i = 0; i < intervals; i++) {
         out[i] = sketch->soft.n ? sketch->soft.n[i] : 0;
     }
-    for (int64_t i = 0; i < cells; i++) {
-        if (group == GHM_BOTH || (uint32_t)group == lines[i].group) {
-            out[lines[i].interval] += (int64_t)lines[i].n;
+    for (int one = 0; one < 2; one++) {
+        const ghm_cells *cells = &sketch->cells[one];
+        for (int64_t i = 0; i < cells->n && is_asked(group, one); i++) {
+            near = ghm_interval_of(edges, ghm_slot_begin(edges, cells->at[i].slot), near);
+            out[near] += (int64_t)cells->at[i].n;
         }
     }
     return GHM_OK;
@@ -208,46 +273,45 @@ double ghm_line_mean(int task, int32_t function, double a, double b, const ghm_l
     return (above * near + below * far) / (below + above);
 }
 
-enum { BATCH = 256 }; /* cells evaluated together, in loops that become vector code */
-
 GHM_CLONES
-static void bce_means(const double *restrict key, const double *restrict half_variance, int n,
+static void bce_means(const double *restrict key, const double *restrict variance, int n,
                       double *restrict out)
 {
     for (int i = 0; i < n; i++) {
         double g, loss;
         ghm_sigmoid_softplus(key[i], &g, &loss);
-        out[i] = loss + half_variance[i] * g * (1 - g);
+        out[i] = loss + 0.5 * variance[i] * g * (1 - g);
     }
 }
 
 GHM_CLONES
-static void asl1_means(const double *restrict key, const double *restrict half_variance, double mu,
+static void asl1_means(const double *restrict key, const double *restrict variance, double mu,
                        int n, double *restrict out)
 {
     for (int i = 0; i < n; i++) {
         double h = ghm_hypot(key[i], mu), bend = mu / h;
-        out[i] = key[i] * (key[i] / (h + mu)) + half_variance[i] * bend * bend / h;
+        out[i] = key[i] * (key[i] / (h + mu)) + 0.5 * variance[i] * bend * bend / h;
     }
 }
 
-/* The mean of a function over each of n cells, at most BATCH. The two losses that GHM itself weighs
- * are smooth, and asked for all the time: for them a Taylor step does, of the same order. */
-static void means_of(int task, int32_t function, double a, double b, const ghm_line *lines, int n,
-                     double *out)
+/* A function's sums over one group. The two losses that GHM itself weighs are smooth, and asked for
+ * all the time: for them a Taylor step does, of the same order, and nothing of the lines is needed. */
+static void add_smooth(const ghm_sketch *sketch, int group, int32_t function, double mu, double *out)
 {
-    double key[BATCH], half_variance[BATCH];
-    for (int i = 0; i < n; i++) {
-        key[i] = lines[i].mean;
-        half_variance[i] = lines[i].variance / 2;
-    }
-    if (function == GHM_BCE) {
-        bce_means(key, half_variance, n, out);
-    } else if (function == GHM_ASL1) {
-        asl1_means(key, half_variance, a, n, out);
-    } else {
-        for (int i = 0; i < n; i++) {
-            out[i] = ghm_line_mean(task, function, a, b, &lines[i]);
+    const ghm_cells *cells = &sketch->cells[group];
+    cell_batch batch;
+    double mean[BATCH];
+    int64_t last = 0;
+    for (int64_t i = 0; i < cells->n; i += BATCH) {
+        int n = batch_size(cells, i);
+        load_cells(sketch->edges, cells->at + i, n, &last, &batch);
+        if (function == GHM_BCE) {
+            bce_means(batch.mean, batch.variance, n, mean);
+        } else {
+            asl1_means(batch.mean, batch.variance, mu, n, mean);
+        }
+        for (int k = 0; k < n; k++) {
+            out[batch.interval[k]] += (double)batch.n[k] * mean[k];
         }
     }
 }
@@ -255,28 +319,32 @@ static void means_of(int task, int32_t function, double a, double b, const ghm_l
 int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double b, int32_t group,
                     double *out)
 {
-    const ghm_line *lines;
-    GHM_TRY(ghm_ask(sketch, out, false, &lines));
+    GHM_TRY(check_question(sketch, out));
     int task = sketch->edges->task;
     GHM_TRY(ghm_check_function(task, function, a, b));
-    int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
+    int64_t intervals = ghm_sketch_intervals(sketch);
     if (sketch->soft_targets) {
         if (group != GHM_BOTH || (function != GHM_BCE && function != GHM_NORM)) {
-            return ghm_ask_hard(sketch, out, false, &lines);
+            return check_hard(sketch);
         }
         const double *sums = function == GHM_BCE ? sketch->soft.bce : sketch->soft.norm;
         memcpy(out, sums, (size_t)intervals * sizeof *out);
         return GHM_OK;
     }
     memset(out, 0, (size_t)intervals * sizeof *out);
-    for (int64_t i = 0; i < cells; i += BATCH) {
-        int n = cells - i < BATCH ? (int)(cells - i) : BATCH;
-        double mean[BATCH];
-        means_of(task, function, a, b, lines + i, n, mean);
-        for (int k = 0; k < n; k++) {
-            if (group == GHM_BOTH || (uint32_t)group == lines[i + k].group) {
-                out[lines[i + k].interval] += lines[i + k].n * mean[k];
+    if (function == GHM_BCE || function == GHM_ASL1) {
+        for (int one = 0; one < 2; one++) {
+            if (is_asked(group, one)) {
+                add_smooth(sketch, one, function, a, out);
             }
+        }
+        return GHM_OK;
+    }
+    const ghm_line *lines;
+    GHM_TRY(ghm_ask_hard(sketch, out, false, &lines));
+    for (int64_t i = 0, cells = ghm_sketch_cells(sketch); i < cells; i++) {
+        if (is_asked(group, (int)lines[i].group)) {
+            out[lines[i].interval] += lines[i].n * ghm_line_mean(task, function, a, b, &lines[i]);
         }
     }
     return GHM_OK;
