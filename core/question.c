@@ -9,7 +9,8 @@
 enum { BATCH = 256 }; /* cells looked at together, in loops that become vector code */
 
 typedef struct cell_batch {
-    int64_t n[BATCH], offsets[BATCH], squares[BATCH], interval[BATCH];
+    double n[BATCH], offsets[BATCH], squares[BATCH]; /* of the cell */
+    int64_t interval[BATCH];
     uint32_t bits[BATCH]; /* where the cell begins */
     uint32_t low[BATCH];  /* where in it the slot begins: 0 but for sides */
     /* Keys are start + spacing * float32 spacings from there on; negative ones have a negative spacing. */
@@ -18,15 +19,14 @@ typedef struct cell_batch {
 } cell_batch;
 
 GHM_CLONES
-static void find_moments(cell_batch *batch, int n)
+static void find_moments(cell_batch *restrict batch, int n)
 {
     for (int i = 0; i < n; i++) {
         uint32_t bits = batch->bits[i], exponent = bits >> 23 & 255;
         /* 2^(exponent - 150), by way of a float that cannot be subnormal. */
         double spacing = (double)ghm_float((exponent ? exponent : 1) << 23) * 0x1p-23;
-        double count = (double)batch->n[i], mean = (double)batch->offsets[i] / count;
-        mean = (mean - 128) / 256;
-        double variance = (double)batch->squares[i] / count - mean * mean;
+        double mean = (batch->offsets[i] / batch->n[i] - 128) / 256;
+        double variance = batch->squares[i] / batch->n[i] - mean * mean;
         batch->start[i] = (double)ghm_float(bits);
         batch->spacing[i] = bits >> 31 ? -spacing : spacing;
         batch->mean[i] = batch->start[i] + batch->spacing[i] * mean;
@@ -51,9 +51,9 @@ static void load_cells(const ghm_edges *edges, const ghm_cell *cells, int n, int
         batch->interval[i] = near;
         batch->bits[i] = begin - low;
         batch->low[i] = low;
-        batch->n[i] = (int64_t)cells[i].n;
-        batch->offsets[i] = (int64_t)cells[i].offsets;
-        batch->squares[i] = (int64_t)cells[i].squares;
+        batch->n[i] = (double)(int64_t)cells[i].n; /* signed: converts in one instruction */
+        batch->offsets[i] = (double)(int64_t)cells[i].offsets;
+        batch->squares[i] = (double)(int64_t)cells[i].squares;
     }
     *last = near;
     find_moments(batch, n);
@@ -75,7 +75,7 @@ static ghm_line line_of(const ghm_edges *edges, const cell_batch *batch, int i, 
         .variance = batch->variance[i],
         .low = begin < end ? begin : end,
         .high = begin < end ? end : begin,
-        .n = (double)batch->n[i],
+        .n = batch->n[i],
         .interval = batch->interval[i],
         .group = group,
         .slot = slot,
@@ -294,6 +294,23 @@ static void asl1_means(const double *restrict key, const double *restrict varian
     }
 }
 
+/* Sum of x[i] y[i], in eight sums of its own, as one would wait for each addition. */
+static double dot(const double *restrict x, const double *restrict y, int n)
+{
+    double part[8] = {0};
+    int whole = n - n % 8;
+    for (int i = 0; i < whole; i += 8) {
+        for (int k = 0; k < 8; k++) {
+            part[k] += x[i + k] * y[i + k];
+        }
+    }
+    for (int i = whole; i < n; i++) {
+        part[0] += x[i] * y[i];
+    }
+    return ((part[0] + part[4]) + (part[2] + part[6])) +
+           ((part[1] + part[5]) + (part[3] + part[7]));
+}
+
 /* A function's sums over one group. The two losses that GHM itself weighs are smooth, and asked for
  * all the time: for them a Taylor step does, of the same order, and nothing of the lines is needed. */
 static void add_smooth(const ghm_sketch *sketch, int group, int32_t function, double mu, double *out)
@@ -310,8 +327,10 @@ static void add_smooth(const ghm_sketch *sketch, int group, int32_t function, do
         } else {
             asl1_means(batch.mean, batch.variance, mu, n, mean);
         }
-        for (int k = 0; k < n; k++) {
-            out[batch.interval[k]] += (double)batch.n[k] * mean[k];
+        for (int k = 0, end; k < n; k = end) {
+            for (end = k + 1; end < n && batch.interval[end] == batch.interval[k]; end++) {
+            }
+            out[batch.interval[k]] += dot(batch.n + k, mean + k, end - k);
         }
     }
 }
