@@ -106,6 +106,23 @@ void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t 
     }
 }
 
+ghm_ahead ghm_look_ahead(const ghm_batch *batch, int64_t begin)
+{
+    static const size_t sizes[] = {[GHM_F32] = 4, [GHM_F16] = 2, [GHM_BF16] = 2, [GHM_U8] = 1};
+    ghm_ahead ahead = {.pred_size = sizes[batch->pred_dtype]};
+    ahead.pred = (const char *)batch->pred + begin * (int64_t)ahead.pred_size;
+    ahead.target = ahead.weight = ahead.pred;
+    if (batch->target_form == GHM_DENSE) {
+        ahead.target_size = sizes[batch->target_dtype];
+        ahead.target = (const char *)batch->target + begin * (int64_t)ahead.target_size;
+    }
+    if (batch->weight && !batch->weight_per_row) {
+        ahead.weight_size = sizes[batch->weight_dtype];
+        ahead.weight = (const char *)batch->weight + begin * (int64_t)ahead.weight_size;
+    }
+    return ahead;
+}
+
 static void count_first(int64_t *count, int64_t *first, int64_t position)
 {
     if ((*count)++ == 0) {

@@ -22,6 +22,10 @@ int64_t ghm_label_of_row(const ghm_batch *batch, int64_t row);
 void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
                     ghm_buffers *out);
 
+/* Where the samples from `begin` on lie, as far as they lie in flat arrays. Fetching beyond the end
+ * of an array is harmless, and nothing is read. */
+ghm_ahead ghm_look_ahead(const ghm_batch *batch, int64_t begin);
+
 /* Explains a suspect block: counts what is not finite or not hard, by position, and leaves a copy
  * of the block in the buffers in which non-finite samples are ignored ones. */
 void ghm_inspect_block(const ghm_batch *batch, int64_t begin, int n, ghm_buffers *buffers,

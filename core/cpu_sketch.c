@@ -68,7 +68,8 @@ static int drain_group(ghm_pair *group, const ghm_edges *edges, uint32_t seen, g
 enum { FEW_SPLITS = 64 };
 
 /* Sets GHM_SPLIT (mark) in the cells that edges split, or clears it (0). */
-static void mark_splits(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint64_t mark)
+static void mark_splits(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges,
+                        uint64_t mark)
 {
     for (uint32_t i = 0; i < edges->n_sides && edges->n_sides <= FEW_SPLITS; i++) {
         for (uint32_t group = 0; group < plan->trash; group += plan->stride) {
@@ -172,25 +173,6 @@ static void fill_block(const cpu_state *cpu, const ghm_plan *plan, const ghm_bat
     add_weights(b->pw, n, &me->block, &me->weights);
 }
 
-/* Where the samples from `begin` on lie, as far as they lie in flat arrays. Fetching beyond the end
- * of an array is harmless, and nothing is read. */
-static ghm_ahead look_ahead(const ghm_batch *batch, int64_t begin)
-{
-    static const size_t sizes[] = {[GHM_F32] = 4, [GHM_F16] = 2, [GHM_BF16] = 2, [GHM_U8] = 1};
-    ghm_ahead ahead = {.pred_size = sizes[batch->pred_dtype]};
-    ahead.pred = (const char *)batch->pred + begin * (int64_t)ahead.pred_size;
-    ahead.target = ahead.weight = ahead.pred;
-    if (batch->target_form == GHM_DENSE) {
-        ahead.target_size = sizes[batch->target_dtype];
-        ahead.target = (const char *)batch->target + begin * (int64_t)ahead.target_size;
-    }
-    if (batch->weight && !batch->weight_per_row) {
-        ahead.weight_size = sizes[batch->weight_dtype];
-        ahead.weight = (const char *)batch->weight + begin * (int64_t)ahead.weight_size;
-    }
-    return ahead;
-}
-
 static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *batch,
                        ghm_scan *out)
 {
@@ -217,7 +199,7 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
             }
             int n = block_size(batch, block);
             fill_block(cpu, &plan, batch, block * GHM_BLOCK, n, me);
-            ghm_ahead ahead = look_ahead(batch, (block + 2) * GHM_BLOCK);
+            ghm_ahead ahead = ghm_look_ahead(batch, (block + 2) * GHM_BLOCK);
             if (edges->n_sides > FEW_SPLITS) {
                 cpu->kernels->settle(&plan, n, &me->block);
             }

@@ -177,21 +177,18 @@ static void move_on(ghm_pair *restrict table, const ghm_block *restrict block, i
 static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n,
                     const ghm_plan *plan, const ghm_ahead *ahead)
 {
-    enum { STEP = 16 }; /* samples between fetches: a cache line of float32 */
-    int whole = n - n % STEP;
-    for (int i = 0; i < whole; i += STEP) {
-        __builtin_prefetch(ahead->pred + (size_t)i * ahead->pred_size);
-        __builtin_prefetch(ahead->target + (size_t)i * ahead->target_size);
-        __builtin_prefetch(ahead->weight + (size_t)i * ahead->weight_size);
+    int whole = n - n % GHM_LINE;
+    for (int i = 0; i < whole; i += GHM_LINE) {
+        ghm_fetch(ahead, i);
         ghm_pair any = {0, 0};
 #pragma GCC unroll 16
-        for (int k = i; k < i + STEP; k++) {
+        for (int k = i; k < i + GHM_LINE; k++) {
             ghm_pair sum = table[block->slot[k]] + block->pair[k];
             table[block->slot[k]] = sum;
             any |= sum;
         }
         if (__builtin_expect((any[0] & GHM_SPLIT) != 0, 0)) {
-            move_on(table, block, i, i + STEP, plan);
+            move_on(table, block, i, i + GHM_LINE, plan);
         }
     }
     for (int i = whole; i < n; i++) {

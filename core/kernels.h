@@ -33,6 +33,16 @@ typedef struct ghm_ahead {
     size_t pred_size, target_size, weight_size;
 } ghm_ahead;
 
+/* Samples between fetches: a cache line of float32. */
+enum { GHM_LINE = 16 };
+
+static inline void ghm_fetch(const ghm_ahead *ahead, int i)
+{
+    __builtin_prefetch(ahead->pred + (size_t)i * ahead->pred_size);
+    __builtin_prefetch(ahead->target + (size_t)i * ahead->target_size);
+    __builtin_prefetch(ahead->weight + (size_t)i * ahead->weight_size);
+}
+
 /* Aligned so that no vector straddles two cache lines. */
 typedef struct __attribute__((aligned(64))) ghm_block {
     uint32_t key[GHM_BLOCK], slot[GHM_BLOCK];

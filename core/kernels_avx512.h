@@ -27,7 +27,8 @@ static inline wide_plan widen_plan(const ghm_plan *plan)
     };
     const int one = 1 << (GHM_COUNT_SHIFT - 32);
     for (int i = 0; i < 4; i++) {
-        __m512i first = _mm512_setr_epi32(0, one, 16, 0, 1, one, 17, 0, 2, one, 18, 0, 3, one, 19, 0);
+        __m512i first = _mm512_setr_epi32(0, one, 16, 0, 1, one, 17, 0, 2, one, 18, 0, 3, one, 19,
+                                          0);
         wide.weave[i] = _mm512_mask_add_epi32(first, OWN, first, _mm512_set1_epi32(4 * i));
     }
     return wide;
@@ -99,8 +100,8 @@ static inline void place(__m512i key, __m512i low, __m512i offset, __mmask16 use
     _mm512_store_si512(block->key + i, key);
     __m512i square = _mm512_madd_epi16(low, low); /* low is below 2^15 */
     for (int k = 0; k < 4; k++) {
-        _mm512_store_si512(block->pair + i + 4 * k, _mm512_mask2_permutex2var_epi32(
-                                                        offset, wide->weave[k], OWN, square));
+        _mm512_store_si512(block->pair + i + 4 * k,
+                           _mm512_mask2_permutex2var_epi32(offset, wide->weave[k], OWN, square));
     }
     __m512i group = _mm512_and_si512(_mm512_srli_epi32(key, 26), _mm512_set1_epi32(31));
     facts->seen = _mm512_or_si512(facts->seen, _mm512_sllv_epi32(_mm512_set1_epi32(1), group));

@@ -147,9 +147,9 @@ const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order)
 
 static int check_question(const ghm_sketch *sketch, const void *out)
 {
-    return sketch && out ? GHM_OK
-                         : ghm_fail(GHM_E_ARGUMENT,
-                                    "the sketch or the place for the answer is NULL");
+    return sketch && out
+             ? GHM_OK
+             : ghm_fail(GHM_E_ARGUMENT, "the sketch or the place for the answer is NULL");
 }
 
 static int check_hard(const ghm_sketch *sketch)
@@ -313,7 +313,8 @@ static double dot(const double *restrict x, const double *restrict y, int n)
 
 /* A function's sums over one group. The two losses that GHM itself weighs are smooth, and asked for
  * all the time: for them a Taylor step does, of the same order, and nothing of the lines is needed. */
-static void add_smooth(const ghm_sketch *sketch, int group, int32_t function, double mu, double *out)
+static void add_smooth(const ghm_sketch *sketch, int group, int32_t function, double mu,
+                       double *out)
 {
     const ghm_cells *cells = &sketch->cells[group];
     cell_batch batch;
