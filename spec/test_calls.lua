@@ -161,19 +161,21 @@ end
 
 function TestCalls.test_calls_of_one_step_are_read_as_such()
     local x, t = samples.detector { 60, 4 }
-    local function batch()
+    local function batch(level)
         local one = samples.class_batch(x, t)
-        one.names = { pred = "P3" }
+        one.level = level
         return one
     end
     local list = ghm.sweep.read({ task = "classification", words = { "made up" }, steps = { 1, 2 },
         each = function(_, visit)
-            visit({ name = "a" }, { batch(), batch() })
-            visit({ name = "b" }, { batch() })
+            visit({ name = "epoch2_0009.npz" }, { batch "P3", batch "P4" })
+            visit({ name = "last.npz" }, { batch() })
         end }, { bins = { 5 } })
     local steps = calls.regions(list, 5)
     lu.assertEquals({ #steps, #steps[1], #steps[2] }, { 2, 2, 1 })
-    lu.assertEquals({ steps[2].name, steps[1][2].name, steps[1][1].samples }, { "b", "P3", 240 })
+    lu.assertEquals({ steps[1][2].name, steps[2][1].name, steps[1][1].samples },
+        { "P4", "call 1", 240 })
+    lu.assertEquals({ steps[1].time, steps[2].name, steps[2].time }, { 9, "last.npz", nil })
     lu.assertEquals(samples.list(steps[1][1].R, 5), (oracle.regions(oracle.classes(x, t), 5)))
 end
 

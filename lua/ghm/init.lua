@@ -7,6 +7,8 @@ local modules = {
     harmonise = "ghm.harmonise", sketch = "ghm.sketches", softmax = "ghm.softmax",
     dump = "ghm.dumps.dump", source = "ghm.dumps.source",
     sweep = "ghm.studies.sweep", calls = "ghm.studies.calls",
+    momentum_study = "ghm.studies.momentum_study",
+    momentum_figures = "ghm.studies.momentum_figures", metrics = "ghm.studies.metrics",
     warnings = "ghm.studies.warnings", bootstrap = "ghm.studies.bootstrap",
     bins_study = "ghm.studies.bins_study",
     bins_figures = "ghm.studies.bins_figures",

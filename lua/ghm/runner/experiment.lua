@@ -12,10 +12,11 @@
 --     study = function(x) ... end       x = { task, calls, configurations, args, progress };
 --                                       x.progress(done, total) after each configuration
 --   }
--- A study returns { rows, columns (of results.csv), shown (of the terminal's table), lines (its
--- answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal plot,
--- warnings = { {name, text}, ... }, recommendations = { { key, value, reason, and how sure it is:
--- low, high, share (of the resamplings that chose value), as_good (a list) }, ... } }.
+-- A study returns { rows, columns (of results.csv), shown (of the terminal's table), listed (the
+-- rows of that table, where not all), lines (its answer, last of all), figures = { {name, figure},
+-- ... }, term = text of a terminal plot, warnings = { {name, text}, ... }, recommendations = { {
+-- key, value, reason, and how sure it is: low, high, share (of the resamplings that chose value),
+-- as_good (a list) }, ... } }.
 
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"

@@ -4,6 +4,7 @@
 --
 -- Defaults come from the core. A script that sweeps a key gives its own: { bins = "5:50:5" }.
 
+local calls = require "ghm.studies.calls"
 local clib = require "ghm.clib"
 local harmonise = require "ghm.harmonise"
 
@@ -19,6 +20,8 @@ local known = {
     divide = { help = "by the non-empty regions, or by all" },
     start = { help = "what the momentum state is before the first call" },
     empty = { help = "what an empty region's state does" },
+    state = { help = "what the calls of one step share: one momentum state, each its own, or their "
+        .. "summed counts", values = calls.states },
     reduction = { help = "of the loss" },
     alpha = { help = "alpha of focal", above = 0, below = 1, default = 0.25 },
     gamma = { help = "gamma of focal", min = 0, default = 2 },

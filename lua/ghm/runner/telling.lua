@@ -80,7 +80,7 @@ end
 -- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
 -- and its answer.
 function M.text(found, unwanted)
-    local parts = { text.table(found.rows, found.shown, { mark = found.mark }) }
+    local parts = { text.table(found.listed or found.rows, found.shown, { mark = found.mark }) }
     if found.term and not unwanted then
         parts[#parts + 1] = found.term
     end

@@ -8,6 +8,7 @@
 --
 -- figure = {
 --   title, xlabel, ylabel, xlog, ylog, xrange = {low, high}, yrange (nil ends are automatic)
+--   xstep                     from one tick of the x axis to the next, where it is not automatic
 --   key = "outside right" (default) | "below" | "inside" | "none"
 --   width, height             in points; PNG has twice as many pixels
 --   ordered = true            the series are steps of one quantity: dark to light colours
@@ -240,7 +241,8 @@ local function one_plot(figure, blocks, commands, key, points, font)
     local parts, x, y, yrange, colours = (figure.heat and heat_parts or series_parts)(figure,
         blocks)
     local drawn = #parts > 0
-    add("unset label; unset arrow; unset object; set xtics autofreq; set ytics autofreq")
+    add("unset label; unset arrow; unset object; set xtics %s; set ytics autofreq",
+        figure.xstep or "autofreq")
     axis_lines(add, "x", figure.xlog, figure.xrange or figure.heat and x, x[1], x[2])
     axis_lines(add, "y", figure.ylog, yrange, y[1], y[2])
     add("set xlabel %s noenhanced", quoted(figure.xlabel or ""))
@@ -270,10 +272,12 @@ local function script(figure, blocks, formats)
     if figure.panels then
         local columns = figure.columns or math.ceil(math.sqrt(#figure.panels))
         local rows = math.ceil(#figure.panels / columns)
-        width, height = figure.width or 430 * columns, figure.height or 290 * rows + 30
+        width = figure.width or 430 * columns
+        local legend = legend_rows(figure.panels[1].series or {}, width / columns - 100)
+        height = figure.height or 290 * rows + 20 * legend
         commands[1] = ("    set multiplot layout %d,%d title %s font ',15' noenhanced \\\n"
-            .. "        margins char 9, char 3, char 6.5, char 5 spacing char 11, char 7"):format(
-            rows, columns, quoted(figure.title or ""))
+            .. "        margins char 9, char 3, char %g, char 5 spacing char 11, char 7"):format(
+            rows, columns, quoted(figure.title or ""), 5 + 1.3 * legend)
         for i, panel in ipairs(figure.panels) do
             local shared = i == 1 and panel.series and #panel.series > 1 and "below" or "none"
             local key = panel.key == "inside" and "inside" or shared

@@ -62,17 +62,22 @@ function M.middle(list)
     end
 end
 
-local function draws(opts)
-    return opts and opts.draws or M.DRAWS, opts and opts.seed or 0
+-- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed (0), opts.draws.
+function M.draws(n, opts)
+    local count, seed = opts and opts.draws or M.DRAWS, opts and opts.seed or 0
+    return function(_, draw)
+        if draw + 1 < count then
+            return draw + 1, M.steps(n, seed, draw + 1)
+        end
+    end, nil, -1
 end
 
 -- low, high of statistic(steps), steps being a list of step numbers as of M.steps. A draw for
--- which it is nil is left out. opts.seed (0), opts.draws.
+-- which it is nil is left out.
 function M.interval(n, statistic, opts)
-    local count, seed = draws(opts)
     local values = {}
-    for draw = 0, count - 1 do
-        values[#values + 1] = statistic(M.steps(n, seed, draw))
+    for _, steps in M.draws(n, opts) do
+        values[#values + 1] = statistic(steps)
     end
     return M.middle(values)
 end
@@ -115,10 +120,9 @@ end
 
 -- The verdict on `value` when choose(steps) answers for resampled steps.
 function M.choice(value, n, choose, opts)
-    local count, seed = draws(opts)
     local chosen = {}
-    for draw = 0, count - 1 do
-        chosen[#chosen + 1] = choose(M.steps(n, seed, draw))
+    for _, steps in M.draws(n, opts) do
+        chosen[#chosen + 1] = choose(steps)
     end
     return M.verdict(value, chosen)
 end

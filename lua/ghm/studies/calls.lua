@@ -4,9 +4,10 @@
 --   steps = calls.regions(list, bins, mu)     list: of sweep.read
 --   trace = calls.trace(task, configuration, steps, "shared")
 --
--- steps = { { name, { R, L, tot, samples, name }, ... }, ... }: each step's calls in order, with
--- counts R (int64_t[bins]) and loss sums L (double[bins]) of their regions.
+-- steps = { { name, time, { R, L, tot, samples, name }, ... }, ... }: each step's calls in order,
+-- with counts R (int64_t[bins]) and loss sums L (double[bins]) of their regions.
 
+local axis = require "ghm.runner.axis"
 local bootstrap = require "ghm.studies.bootstrap"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
@@ -22,19 +23,49 @@ local M = {}
 --            or levels that are concatenated
 M.states = { "shared", "own", "summed" }
 
+-- The training step that a step's name ends in: step_000500.npz -> 500; nil where it has none.
+function M.time(name)
+    return tonumber((name:gsub("%.%a[%w]*$", ""):match "(%d+)$"))
+end
+
 function M.regions(list, bins, mu)
     local steps = {}
     for _, call in ipairs(list) do
         local step = steps[#steps]
         if not step or step.of ~= call.step then
-            step = { of = call.step, name = call.step.name }
+            step = { of = call.step, name = call.step.name, time = M.time(call.step.name) }
             steps[#steps + 1] = step
         end
         local R, L = call.sketch:regions(bins, mu)
         step[#step + 1] = { R = R, L = L, tot = call.sketch:tot(), samples = call.facts.valid,
-            name = call.names and call.names.pred or "call " .. #step + 1 }
+            name = call.level or "call " .. #step + 1 }
     end
     return steps
+end
+
+-- "4" -> { 0.25, 0.25, 0.25, 0.25 }; "3,1" -> { 0.75, 0.25 }; nil and what is wrong otherwise.
+function M.shares(word)
+    local parts, total = {}, 0
+    for field in (word .. ","):gmatch "(.-)," do
+        local x = axis.number(field)
+        if not x or x <= 0 then
+            return nil, ("--split: '%s' is not a number above 0"):format(field)
+        end
+        parts[#parts + 1], total = x, total + x
+    end
+    if #parts == 1 then
+        if total ~= math.floor(total) or total > 1000 then
+            return nil, ("--split: '%s': expected a number of equal parts up to 1000, or the size "
+                .. "of each"):format(word)
+        end
+        for k = 1, total do
+            parts[k] = 1
+        end
+    end
+    for k, part in ipairs(parts) do
+        parts[k] = part / total
+    end
+    return parts
 end
 
 -- The same steps with every call cut into parts, one for each share (a share of 1: as large as the
@@ -43,7 +74,7 @@ end
 function M.split(steps, bins, shares, seed)
     local cut, draw = {}, 0
     for k, step in ipairs(steps) do
-        cut[k] = { of = step.of, name = step.name }
+        cut[k] = { of = step.of, name = step.name, time = step.time }
         for _, call in ipairs(step) do
             for p, share in ipairs(shares) do
                 local mean, L, samples = {}, ffi.new("double[?]", bins), 0
@@ -65,7 +96,8 @@ function M.split(steps, bins, shares, seed)
     return cut
 end
 
-local function sum_of(step, bins)
+-- A step's calls added up to one.
+function M.sum(step, bins)
     local whole = { R = ffi.new("int64_t[?]", bins), L = ffi.new("double[?]", bins), tot = 0,
         samples = 0 }
     for _, call in ipairs(step) do
@@ -102,7 +134,7 @@ function M.trace(task, configuration, steps, sharing)
     end
     for k, step in ipairs(steps) do
         if trace.sharing == "summed" then
-            apply(k, sum_of(step, config.bins), 1, 1, step)
+            apply(k, M.sum(step, config.bins), 1, 1, step)
         else
             for c, call in ipairs(step) do
                 apply(k, call, c, trace.sharing == "own" and c or 1, { call })

@@ -47,7 +47,8 @@ local function each_hit(trace, visit)
     end
 end
 
--- A state that starts at 0 moves only by 1 - m at a region's first hit.
+-- A state that starts at 0 moves only by 1 - m at a region's first hit. Corrected, it is the mean
+-- of the calls so far.
 function M.cold_start(trace)
     local m, worst, hits, firsts = trace.config.momentum, M.INFLATED, 0, 0
     each_hit(trace, function(result, j, R, since)
@@ -58,7 +59,7 @@ function M.cold_start(trace)
             worst = math.max(worst, inflation)
         end
     end)
-    if m > 0 and hits > 0 then
+    if m > 0 and trace.config.start ~= "corrected" and hits > 0 then
         return warning("cold_start", "%d of %d regions' first hits weigh up to %.3g times too much "
             .. "(start=%s, momentum %g); it takes %d hits until less than 10 %% is left of that. "
             .. "start=corrected divides it out.", hits, firsts, worst, trace.config.start, m,
@@ -160,7 +161,7 @@ function M.beta_limit(trace)
         hits = hits + 1
         if limit > 0 and result.beta[j] == limit then
             held, samples = held + 1, samples + R
-        elseif limit == 0 and result.used[j] < 1
+        elseif limit == 0 and result.used[j] < 1 - 1e-9 -- S = 1 may be rounded
             and (not worst or result.beta[j] > worst.result.beta[worst.j]) then
             worst = { result = result, j = j }
         end
