@@ -53,7 +53,7 @@ objects = $(once) $(kernels)
 commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
 info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS))
 
-.PHONY: all lib deps demo test lint format bench-peers install uninstall clean help FORCE
+.PHONY: all lib deps demo test fuzz lint format bench-peers install uninstall clean help FORCE
 
 ## lib: build build/libghm.so (the default)
 all lib: $(library)
@@ -73,6 +73,11 @@ test:
 	@$(DEPS) run test
 	@$(MAKE) --no-print-directory lib
 	@$(under_sanitizer) luajit spec/run.lua $(T)
+
+## fuzz: read N=100000 mutated dumps of every format, made from SEED=1 and on
+fuzz:
+	@$(DEPS) run test
+	luajit spec/fuzz.lua $(or $(N),100000) $(or $(SEED),1)
 
 ## lint: luacheck, clang-format, compiler warnings as errors, house rules
 lint:

@@ -122,6 +122,11 @@ function M.folder()
     local path = os.tmpname()
     os.remove(path)
     assert(posix.make_folder(path))
+    return M.folder_at(path)
+end
+
+-- A folder that is there already.
+function M.folder_at(path)
     return setmetatable({ path = path }, Folder)
 end
 
