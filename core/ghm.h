@@ -261,6 +261,9 @@ int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double
  * GHM_E_EDGES when these edges were not declared: they could only be answered with a miscount. */
 int ghm_sketch_cut(const ghm_sketch *sketch, int64_t bins, double mu, int64_t *cut);
 
+/* The key at which a gradient norm in [0, 1] is reached: s, or |d| for this mu. Cannot fail. */
+double ghm_key(int32_t task, double g, double mu);
+
 /* Exact-density estimate at n gradient norms g[0..n): the number of samples of a group in
  * [g - eps/2, g + eps/2) over the window's length in [0, 1] (paper, eq. 5); narrow cells are cut
  * by interpolation, so a count is off by at most the content of the two cells at its borders. */

@@ -26,10 +26,10 @@ static double count_below(const ghm_line *lines, int64_t n, double key)
     return line->before + line->n * part;
 }
 
-static double key_at(int task, double g, double mu)
+double ghm_key(int32_t task, double g, double mu)
 {
     if (g <= 0) {
-        return -INFINITY;
+        return task == GHM_REGRESSION ? 0 : -INFINITY;
     }
     if (g >= 1) {
         return INFINITY;
@@ -42,8 +42,8 @@ static double density_at(const ghm_line *lines, int64_t n, int task, double mu, 
                          double g)
 {
     double from = g - eps / 2, to = g + eps / 2;
-    double count = count_below(lines, n, key_at(task, to, mu)) -
-                   count_below(lines, n, key_at(task, from, mu));
+    double count = count_below(lines, n, ghm_key(task, to, mu)) -
+                   count_below(lines, n, ghm_key(task, from, mu));
     return count / (fmin(to, 1) - fmax(from, 0));
 }
 

@@ -266,6 +266,18 @@ function TestCoreSketch.test_skewed_cells_leave_an_error_of_third_order_and_no_m
     end
 end
 
+function TestCoreSketch.test_keys_are_where_norms_are_reached()
+    for _, g in ipairs { 1e-9, 0.1, 0.5, 0.9, 0.999 } do
+        close(oracle.sigmoid(sketch.key("classification", g)), g, { rel = 1e-13 }, "s at %g", g)
+        local d = sketch.key("regression", g, 0.02)
+        close(d / math.sqrt(d * d + 0.02 ^ 2), g, { rel = 1e-13 }, "|d| at %g", g)
+    end
+    for g, expected in pairs { [0] = { -math.huge, 0 }, [1] = { math.huge, math.huge } } do
+        lu.assertEquals({ sketch.key("classification", g), sketch.key("regression", g, 1) },
+            expected)
+    end
+end
+
 -- -- boxes ----------------------------------------------------------------------------------------
 
 local function check_boxes(pred, target, mu, beta)

@@ -11,6 +11,8 @@ local modules = {
     momentum_figures = "ghm.studies.momentum_figures", metrics = "ghm.studies.metrics",
     warnings = "ghm.studies.warnings", bootstrap = "ghm.studies.bootstrap",
     bins_study = "ghm.studies.bins_study",
+    losses_study = "ghm.studies.losses_study", losses_parts = "ghm.studies.losses_parts",
+    losses_figures = "ghm.studies.losses_figures",
     bins_figures = "ghm.studies.bins_figures",
     cli = "ghm.runner.cli", experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",
     runs = "ghm.runner.runs",

@@ -366,6 +366,11 @@ function Sketch:regions(bins, mu)
     return M.fold(self:counts(), cut, bins, "int64_t"), M.fold(loss, cut, bins, "double")
 end
 
+-- The key at which the gradient norm g is reached: s, or |d| for this mu.
+function M.key(task, g, mu)
+    return C.ghm_key(task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION, g, mu or 1)
+end
+
 -- The exact density's estimate at a list of gradient norms: list of densities. See ghm.h.
 function Sketch:density(norms, eps, mu, group)
     local g, out = ffi.new("double[?]", #norms, norms), ffi.new("double[?]", #norms)

@@ -94,7 +94,7 @@ end
 -- keys that are the loss's.
 function M.plan(spec, args)
     local task = args.loss == "ghmr" and "regression" or "classification"
-    if task == "classification" then
+    if task == "classification" and args.loss ~= "both" then
         if args.given.mu then
             fault.raise("usage", "mu: GHM-C has none; --loss ghmr has")
         end
@@ -167,6 +167,15 @@ local function body(spec, args, made)
     return source:exit_code()
 end
 
+-- The command that goes on with a run.
+local function resume_command(run)
+    local words = { "luajit", arg[0], "--resume", run.dir }
+    for k, word in ipairs(words) do
+        words[k] = word:find "^[%w_./=-]+$" and word or posix.quote(word)
+    end
+    return table.concat(words, " ")
+end
+
 -- Runs the script, by cli.main.
 function M.main(spec)
     spec.default_dump, spec.report = spec.default_dump or "digits", true
@@ -178,7 +187,7 @@ function M.main(spec)
         end)
         if not ok and run and fault.is(result) and result.kind == "interrupted" then
             result = fault.new("interrupted", "%s; to go on: %s", result.message,
-                cli.command { "--resume", run.dir })
+                resume_command(run))
         end
         return ok and result or not ok and error(result, 0) or nil
     end)

@@ -169,7 +169,7 @@ end
 local keys = {
     ["outside right"] = "set key outside right top vertical",
     below = "set key at screen 0.5, char 1 center bottom horizontal",
-    inside = "set key inside right top vertical",
+    inside = "set key inside right top vertical maxrows auto",
     none = "unset key",
 }
 
@@ -180,13 +180,14 @@ local function title_line(add, title, points, largest)
         math.max(9, math.min(largest, size)))
 end
 
--- Lines that a legend below the plot takes, by the size of a usual letter.
+-- Lines that a legend below the plot takes, whose columns are all as wide as the longest label, by
+-- the size of a usual letter.
 local function legend_rows(series, points)
     local letters = 0
     for _, one in ipairs(series) do
-        letters = letters + text.width(one.label or "") + 8
+        letters = math.max(letters, text.width(one.label or "") + 8)
     end
-    return math.ceil(letters * 8 / points)
+    return math.ceil(#series / math.max(1, math.floor(points / (8 * letters))))
 end
 
 -- The series of a figure as parts of a plot command, their data added to `blocks`. Returns the
@@ -250,7 +251,7 @@ local function one_plot(figure, blocks, commands, key, points, font)
     title_line(add, text.one_line(figure.title or ""), points, font)
     mark_lines(add, figure.marks)
     add("%s", keys[key])
-    if key == "below" and font == 15 then
+    if key == "below" then
         add("set bmargin %d", 5 + legend_rows(figure.series, points))
     end
     if colours then
@@ -273,13 +274,14 @@ local function script(figure, blocks, formats)
         local columns = figure.columns or math.ceil(math.sqrt(#figure.panels))
         local rows = math.ceil(#figure.panels / columns)
         width = figure.width or 430 * columns
-        local legend = legend_rows(figure.panels[1].series or {}, width / columns - 100)
+        local legend = legend_rows(figure.panels[1].series or {}, width)
         height = figure.height or 290 * rows + 20 * legend
+        keys.shared = keys.below:gsub("horizontal", "vertical maxrows " .. legend)
         commands[1] = ("    set multiplot layout %d,%d title %s font ',15' noenhanced \\\n"
             .. "        margins char 9, char 3, char %g, char 5 spacing char 11, char 7"):format(
             rows, columns, quoted(figure.title or ""), 5 + 1.3 * legend)
         for i, panel in ipairs(figure.panels) do
-            local shared = i == 1 and panel.series and #panel.series > 1 and "below" or "none"
+            local shared = i == 1 and panel.series and #panel.series > 1 and "shared" or "none"
             local key = panel.key == "inside" and "inside" or shared
             drawn = one_plot(panel, blocks, commands, key, width / columns - 100, 13) or drawn
         end

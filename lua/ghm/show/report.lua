@@ -41,25 +41,19 @@ local function paragraphs(lines, class)
     return table.concat(out)
 end
 
-local function short(value)
-    return type(value) == "number" and ("%.4g"):format(value) or tostring(value)
+local function percent(share)
+    return ("%.0f %%"):format(100 * share)
 end
 
 local recommended = {
     { key = "key", title = "parameter" },
     { key = "value", title = "train with" },
-    { key = "low", title = "range in resamplings", format = function(low, row)
-        return low == row.high and short(low) or short(low) .. " to " .. short(row.high)
+    { key = "low", title = "range", format = function(low, row)
+        return low == row.high and tostring(low) or ("%s to %s"):format(low, row.high)
     end },
-    { key = "share", title = "of them agree", format = function(share)
-        return ("%.0f %%"):format(100 * share)
-    end },
+    { key = "share", title = "resamples that agree", format = percent },
     { key = "as_good", title = "as good", format = function(list)
-        local words = {}
-        for i, value in ipairs(list) do
-            words[i] = short(value)
-        end
-        return table.concat(words, ", ")
+        return table.concat(list, ", ")
     end },
     { key = "reason", title = "why" },
 }

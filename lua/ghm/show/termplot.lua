@@ -282,11 +282,12 @@ end
 --   names  one for each list;  xnames   one for each column, in place of numbers at their sides
 --   xlabel, title, label (what a shade says)    texts
 --   log, width (72), ascii: as for steps;  height (24): rows at most, evenly chosen
+--   range = {low, high}: of the shades, beyond which they do not change
 function M.heat(plot)
     local signs, width, log = signs_for(plot), plot.width or 72, plot.log
     local low, high, rows = math.huge, -math.huge, {}
     for i, at in ipairs(some_of(#plot.z, plot.height or 24)) do
-        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 16),
+        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 26),
             values = columns_of(plot.x, plot.z[at], width, log) }
         local least, most = extent({ rows[i].values }, width)
         low, high = math.min(low, least), math.max(high, most)
@@ -299,7 +300,9 @@ function M.heat(plot)
     for _, row in ipairs(rows) do
         margin = math.max(margin, text.width(row.name) + 1)
     end
+    low, high = unpack(plot.range or { low, high })
     local function place(v)
+        v = math.min(math.max(v, low), high)
         return log and math.log10(v) or v
     end
     local span, empty = place(high) - place(low), false

@@ -1,6 +1,8 @@
 -- The figures of the study of bins, as descriptions for ghm.gnuplot and ghm.termplot.
 
+local curves = require "ghm.studies.curves"
 local harmonise = require "ghm.harmonise"
+local losses_study = require "ghm.studies.losses_study"
 local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
 local termplot = require "ghm.show.termplot"
@@ -8,24 +10,6 @@ local termplot = require "ghm.show.termplot"
 local M = {}
 
 local CURVES = 6 -- more step curves than this in one figure hide each other
-
-local function edges_of(bins)
-    local edges = {}
-    for j = 0, bins do
-        edges[j + 1] = j / bins
-    end
-    return edges
-end
-
--- Where to ask for the exact density: dense near both ends, where it moves.
-local function grid(n)
-    local g = {}
-    for i = 1, n do
-        local u = (i - 0.5) / n
-        g[i] = u * u * (3 - 2 * u)
-    end
-    return g
-end
 
 -- At most CURVES of the distinct bins, evenly chosen, first and last among them.
 local function chosen(bins_list)
@@ -63,70 +47,44 @@ local function region_density(calls, bins, mu)
     return values
 end
 
-local function exact_density(whole, g, eps, mu)
-    local N, values = whole:facts().valid, whole:density(g, eps, mu)
-    for i, density in ipairs(values) do
-        values[i] = density / N
-    end
-    return values
-end
-
 local function density_figure(x, whole, eps, mu)
     local series, bins_list = {}, chosen(distinct_bins(x.configurations))
     for _, bins in ipairs(bins_list) do
         series[#series + 1] = { label = ("M = %d"):format(bins), style = "steps",
-            x = edges_of(bins), y = region_density(x.calls, bins, mu) }
+            x = curves.edges(bins), y = region_density(x.calls, bins, mu) }
     end
     if whole then
-        local g = grid(400)
+        local g = curves.grid(400)
         series[#series + 1] = { label = ("exact, window %.3g"):format(eps), style = "reference",
-            x = g, y = exact_density(whole, g, eps, mu) }
+            x = g, y = curves.exact_density(whole, g, eps, mu) }
     end
     return { title = "Gradient density by number of unit regions", xlabel = "gradient norm g",
         ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 }, ordered = true,
         series = series }
 end
 
--- What the field calls the losses that GHM is held against.
-local plain = {
-    classification = { { label = "BCE", name = "norm" },
-        { label = "focal, gamma = 2", name = "focal_norm", a = -1, b = 2 } },
-    regression = { { label = "ASL1", name = "norm" },
-        { label = "smooth L1, beta = 1/9", name = "smooth_l1_norm", a = 1 / 9 } },
-}
-
--- |d loss / d pred| of a plain loss at gradient norm g, asked of a sketch of that one sample.
-local function plain_norm(task, loss, g, mu)
-    local one = sketches.new { task = task, bins = 1, mu = mu }
-    local batch = require "ghm.batch"
-    if task == "regression" then
-        local d = mu * g / math.sqrt((1 - g) * (1 + g))
-        one:add(batch.regression { pred = { d }, target = { 0 } })
-    else
-        one:add(batch.classification { logits = { math.log(g / (1 - g)) }, target = { 0 } })
+-- The plain losses that GHM is held against.
+local function plain_losses(task, mu)
+    local plain = {}
+    for _, loss in ipairs(losses_study.list(task, { bins = {}, alpha = -1, gamma = 2, mu = mu,
+        beta = 1 / 9 })) do
+        plain[#plain + 1] = loss.made and loss or nil
     end
-    local value = one:sums(loss.name, loss.a or mu, loss.b)[0]
-    one:free()
-    return value
+    return plain
 end
 
 -- The paper's Figure 3: reformulated gradient norm, beta * g, of one stream.
 local function reformulated_figure(x, whole, bins, eps, mu)
-    local g, series = grid(300), {}
-    for _, loss in ipairs(plain[x.task]) do
-        local y = {}
-        for i, norm in ipairs(g) do
-            y[i] = plain_norm(x.task, loss, norm, mu)
-        end
-        series[#series + 1] = { label = loss.label, x = g, y = y }
+    local g, series = curves.grid(300), {}
+    for _, loss in ipairs(plain_losses(x.task, mu)) do
+        series[#series + 1] = { label = loss.label, x = g, y = curves.plain(loss, g) }
     end
-    local density, exact = region_density(x.calls, bins, mu), exact_density(whole, g, eps, mu)
-    local ours, ideal = {}, {}
-    for i, norm in ipairs(g) do
-        local own = density[math.min(math.floor(norm * bins) + 1, bins)]
-        ours[i] = own > 0 and norm / own or nil
-        ideal[i] = exact[i] > 0 and norm / exact[i] or nil
-    end
+    local density = region_density(x.calls, bins, mu)
+    local exact = curves.exact_density(whole, g, eps, mu)
+    local ours = curves.harmonised(g, function(i)
+        return density[math.min(math.floor(g[i] * bins) + 1, bins)]
+    end)
+    local ideal = curves.harmonised(g, function(i) return exact[i] end)
     local ghm = x.task == "regression" and "GHM-R" or "GHM-C"
     series[#series + 1] = { label = ("%s, M = %d"):format(ghm, bins), x = g, y = ours }
     series[#series + 1] = { label = ghm .. ", exact density", x = g, y = ideal,
@@ -147,11 +105,11 @@ local function contribution_figure(task, whole, bins, mu)
         for j = 1, bins do
             y[j] = values[j] / total
         end
-        series[#series + 1] = { label = label, style = "steps", x = edges_of(bins), y = y }
+        series[#series + 1] = { label = label, style = "steps", x = curves.edges(bins), y = y }
     end
-    for _, loss in ipairs(plain[task]) do
-        add(loss.label, harmonise.list(sketches.fold(whole:sums(loss.name, loss.a or mu, loss.b),
-            cut, bins, "double"), bins))
+    for _, loss in ipairs(plain_losses(task, mu)) do
+        add(loss.label, harmonise.list(sketches.fold(whole:sums(loss.norm, loss.a, loss.b), cut,
+            bins, "double"), bins))
     end
     local norms = sketches.fold(whole:sums("norm", mu), cut, bins, "double")
     local call = harmonise.new(task, { bins = bins, mu = mu }):step(whole)
@@ -212,11 +170,11 @@ function M.draw(x, rows, best, eps)
             figure = reformulated_figure(x, whole, best, window, mu) }
         figures[3] = { name = "contribution",
             figure = contribution_figure(x.task, whole, best, mu) }
-        local edges, g = edges_of(2 * best), {}
+        local edges, g = curves.edges(2 * best), {}
         for i = 1, 2 * best do
             g[i] = (edges[i] + edges[i + 1]) / 2
         end
-        reference = { edges = edges, values = exact_density(whole, g, window, mu),
+        reference = { edges = edges, values = curves.exact_density(whole, g, window, mu),
             label = "exact density" }
     end
     if #distinct_bins(x.configurations) > 1 then -- a curve of one point shows nothing
@@ -224,7 +182,7 @@ function M.draw(x, rows, best, eps)
             figure = metrics_figure(rows, x.args.keys.momentum) }
     end
     local term = termplot.steps { title = ("gradient density GD/N at M = %d"):format(best),
-        edges = edges_of(best), values = region_density(x.calls, best, mu), log = true,
+        edges = curves.edges(best), values = region_density(x.calls, best, mu), log = true,
         xlabel = "gradient norm g", reference = reference }
     return figures, term
 end

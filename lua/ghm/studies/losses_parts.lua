@@ -1,0 +1,143 @@
+-- What compare_losses puts side by side: the logits of a dump, their rows under softmax where every
+-- row has one class, and its boxes. And what it says of them.
+
+local bootstrap = require "ghm.studies.bootstrap"
+local callings = require "ghm.studies.calls"
+local fault = require "ghm.fault"
+local losses_study = require "ghm.studies.losses_study"
+local softmax = require "ghm.softmax"
+local sources = require "ghm.dumps.source"
+local sweep = require "ghm.studies.sweep"
+local warnings = require "ghm.studies.warnings"
+
+local M = {}
+
+-- As of sweep.read: the margins of the rows' own classes, where every valid row has one.
+function M.views(batch, call)
+    local facts = call.facts
+    if batch.task == "regression" or batch.cols < 2 or facts.positive * batch.cols ~= facts.valid
+        or facts.positive == 0 then
+        return {}
+    end
+    local ok, margins = pcall(softmax.margins, batch, "true_class")
+    if not ok and not fault.is(margins) then
+        error(margins, 0)
+    end
+    return ok and { { name = "softmax", batch = margins } } or {}
+end
+
+local function part_of(x, what, prefix, task, calls, list)
+    local keys = x.args.keys
+    return { what = what, prefix = prefix, task = task, calls = calls,
+        eps = losses_study.window(keys),
+        mu = task == "regression" and keys.mu or nil,
+        rows = losses_study.rows(calls, list, { seed = x.args.seed }) }
+end
+
+-- The calls of the boxes that lie beside the logits; nil where there are none.
+local function boxes_beside(x)
+    local args = { keys = x.args.keys, given = {}, seed = x.args.seed, dumps = x.args.dumps,
+        default_dump = x.args.default_dump }
+    local source = sources.open(args, "regression")
+    local ok, problem = pcall(source.steps[1].load)
+    if not ok then
+        if fault.is(problem) then
+            return nil
+        end
+        error(problem, 0)
+    end
+    local edges = losses_study.edges(x.args.keys)
+    return sweep.read(source, { bins = edges.bins, mu = edges.mu, knots = edges.knots,
+        nonfinite = x.args.nonfinite })
+end
+
+-- x: as a study gets it. A list of { what (in words), prefix (of figures' names), task, calls,
+-- rows, eps, mu }.
+function M.of(x)
+    local keys = x.args.keys
+    if x.task == "regression" then
+        return { part_of(x, "boxes", "", x.task, x.calls, losses_study.list(x.task, keys)) }
+    end
+    local parts = { part_of(x, "logits", "", x.task, x.calls, losses_study.list(x.task, keys)) }
+    local rows = {}
+    for i, call in ipairs(x.calls) do
+        local view = call.views and call.views.softmax
+        rows[i] = view and { step = call.step, sketch = view.sketch, facts = view.facts }
+    end
+    if #rows == #x.calls then
+        parts[#parts + 1] = part_of(x, "softmax rows", "softmax_", x.task, rows,
+            losses_study.softmax_list(keys))
+    end
+    local boxes = x.args.loss == "both" and boxes_beside(x)
+    if boxes then
+        parts[#parts + 1] = part_of(x, "boxes", "boxes_", "regression", boxes,
+            losses_study.list("regression", keys))
+    end
+    return parts
+end
+
+-- What to know before GHM is trained on a part, for its first configuration.
+function M.warnings(parts)
+    local found = {}
+    for _, part in ipairs(parts) do
+        for _, row in ipairs(part.rows) do
+            local config = row.of.config
+            if config then
+                local steps = callings.regions(part.calls, config.bins, config.mu)
+                for _, one in ipairs(warnings.of(callings.trace(part.task, config, steps))) do
+                    found[#found + 1] = { name = one.name,
+                        text = #parts > 1 and part.what .. ", " .. one.text or one.text }
+                end
+                break
+            end
+        end
+    end
+    return found
+end
+
+local function percent(share)
+    return ("%.2g %%"):format(100 * share):gsub("1e%+02", "100")
+end
+
+-- Where the part's losses take their gradient from, in one sentence.
+local function shares_line(part)
+    local words = {}
+    for _, row in ipairs(part.rows) do
+        if row.easy_share and (row.of.made or row.of.config) then
+            words[#words + 1] = ("%s %s and %s"):format(row.loss, percent(row.easy_share),
+                percent(row.outlier_share))
+        end
+    end
+    return ("%s: of the gradient, easy samples (g < 0.1) and outliers (g >= 0.9) give %s."):format(
+        part.what:gsub("^%l", string.upper), table.concat(words, "; "))
+end
+
+-- The loss that spreads its gradient most evenly over g.
+local function flattest_line(parts)
+    local words = {}
+    for _, part in ipairs(parts) do
+        local best
+        for _, row in ipairs(part.rows) do
+            best = (not best or row.entropy > best.entropy) and row or best
+        end
+        words[#words + 1] = ("%s of %s (entropy %.2f; %s %.2f)"):format(best.loss, part.what,
+            best.entropy, part.rows[1].loss, part.rows[1].entropy)
+    end
+    return "The most even over g: " .. table.concat(words, ", ") .. "."
+end
+
+-- The answer: a line for each part, and one for all.
+function M.answer(parts)
+    local lines = {}
+    for i, part in ipairs(parts) do
+        lines[i] = shares_line(part)
+    end
+    lines[#lines + 1] = flattest_line(parts)
+    if #parts[1].rows > 0 and parts[1].rows[1].value_low then
+        lines[#lines] = lines[#lines] .. (" Intervals (%d %%, steps resampled) are in results.csv.")
+            :format(100 * bootstrap.LEVEL)
+    end
+    return lines
+end
+
+return M

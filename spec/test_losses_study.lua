@@ -1,0 +1,253 @@
+-- The study of losses against single samples in float64, and compare_losses as a user runs it.
+
+local lu = require "luaunit"
+local csv = require "ghm.show.csv"
+local close = require "close"
+local curves = require "ghm.studies.curves"
+local ghm = require "ghm"
+local oracle = require "oracle"
+local samples = require "samples"
+local scripts = require "scripts"
+
+local study = ghm.losses_study
+
+local TestLossesStudy = {}
+_G.TestLossesStudy = TestLossesStudy
+
+local MU, EPS = 0.05, 0.1
+local keys = { bins = { 10, 25 }, momentum = { 0, 0.75 }, alpha = { 0.25, 0.6 }, gamma = { 2, 0.5 },
+    beta = { 1 / 9, 0.02 }, mu = MU, eps = EPS }
+
+-- Two steps of two calls each: calls as of sweep.read, each with its oracle's samples.
+local function stream(task)
+    local edges, calls = study.edges(keys), {}
+    local regression = task == "regression"
+    for k = 1, 4 do
+        local x, t, w = (regression and samples.boxes or samples.detector) { 100, 4 }
+        local one = (regression and samples.box_batch or samples.class_batch)(x, t, w)
+        calls[k] = { step = { name = "step " .. math.ceil(k / 2) },
+            expected = regression and oracle.boxes(x, t, w, MU) or oracle.classes(x, t, w),
+            sketch = samples.sketch_of({ task = task, bins = edges.bins,
+                mu = regression and MU or nil, knots = regression and keys.beta or nil }, one) }
+        calls[k].step = k % 2 == 0 and calls[k - 1].step or calls[k].step
+    end
+    return calls
+end
+
+-- { value(sample), norm(sample) } of a plain loss
+local function plain_of(row)
+    if row.alpha then
+        local function focal(s, sample)
+            return oracle.focal(sample.t == 1 and -s or s, sample.t, row.alpha, row.gamma)
+        end
+        return function(sample) return focal(sample.key, sample) end, function(sample)
+            local h = 1e-5
+            return (focal(sample.key + h, sample) - focal(sample.key - h, sample)) / (2 * h)
+        end
+    elseif row.beta then
+        return function(sample) return oracle.smooth_l1(sample.d, row.beta) end, function(sample)
+            return math.min(math.abs(sample.d) / row.beta, 1)
+        end
+    end
+    return function(sample) return sample.loss end, function(sample) return sample.norm end
+end
+
+-- What the samples of a call say of a row: value, and the reformulated norm of each valid sample.
+local function expect_call(row, expected, state, mu)
+    local value, norm = plain_of(row)
+    local sum, valid, norms = 0, 0, {}
+    for i, sample in ipairs(expected) do
+        if sample.valid then
+            sum, valid, norms[i] = sum + value(sample), valid + 1, norm(sample)
+        end
+    end
+    local bins = row.of.config and row.bins or 1
+    local R, L, tot = oracle.regions(expected, bins, mu)
+    if row.of.config then
+        local call = oracle.step(ghm.harmonise.config(row.of.task, row.of.config), state, R, L, tot)
+        for i, sample in ipairs(expected) do
+            norms[i] = norms[i] and norms[i] * call.beta[oracle.region(sample, bins, mu)]
+        end
+        return call.loss, norms, tot
+    elseif row.of.eps then
+        local density, loss = oracle.exact_density(expected, EPS)
+        for i in pairs(norms) do
+            norms[i] = norms[i] * valid / density[i]
+        end
+        return loss, norms, tot
+    end
+    return sum / valid, norms, tot
+end
+
+local function expect(row, calls, mu)
+    local sums, whole = { positive = 0 }, 0
+    local e, state, entropy = { value = 0, effective = 0 }, {}, 0
+    local regions = {}
+    for _, call in ipairs(calls) do
+        local value, norms, tot = expect_call(row, call.expected, state, mu)
+        local sum, squares = 0, 0
+        for i, norm in pairs(norms) do
+            local sample = call.expected[i]
+            local g = oracle.region(sample, 40, mu)
+            regions[g] = (regions[g] or 0) + norm / tot
+            sum, squares = sum + norm, squares + norm ^ 2
+            sums.positive = sums.positive + (sample.t == 1 and norm / tot or 0)
+            for _, class in ipairs(study.classes) do
+                local tenth = oracle.region(sample, 10, mu) - 1
+                local inside = tenth >= class.from and tenth < class.to
+                sums[class.name] = (sums[class.name] or 0) + (inside and norm / tot or 0)
+            end
+        end
+        whole = whole + sum / tot
+        e.value, e.effective = e.value + value / #calls, e.effective + sum ^ 2 / squares / #calls
+    end
+    for name, sum in pairs(sums) do
+        e[name .. "_share"] = sum / whole
+    end
+    for _, sum in pairs(regions) do
+        entropy = entropy - sum / whole * math.log(sum / whole)
+    end
+    e.entropy = entropy / math.log(40)
+    return e
+end
+
+for _, task in ipairs { "classification", "regression" } do
+    TestLossesStudy["test_rows_of_" .. task .. "_agree_with_single_samples"] = function()
+        local calls, mu = stream(task), task == "regression" and MU or nil
+        local rows = study.rows(calls, study.list(task, keys))
+        lu.assertEquals(#rows, task == "regression" and 2 + 1 + 4 + 1 or 1 + 4 + 4 + 1)
+        for _, row in ipairs(rows) do
+            local expected = expect(row, calls, mu)
+            expected.positive_share = task == "classification" and expected.positive_share or nil
+            -- cells are interpolated at the borders of the exact density's windows
+            local limit = { rel = row.of.eps and 0.02 or 1e-5, abs = 1e-7 }
+            for key, value in pairs(expected) do
+                close(row[key], value, limit, "%s of %s", key, row.loss)
+            end
+            lu.assertTrue(row.easy_share_low <= row.easy_share
+                and row.easy_share <= row.easy_share_high, row.loss)
+            lu.assertEquals(samples.total(row.counts), calls[1].sketch:facts().valid
+                + calls[2].sketch:facts().valid + calls[3].sketch:facts().valid
+                + calls[4].sketch:facts().valid)
+        end
+    end
+end
+
+function TestLossesStudy.test_plain_curves_are_slopes_of_the_losses()
+    local g = { 0.001, 0.02, 0.3, 0.5, 0.77, 0.999 }
+    for _, loss in ipairs(study.list("classification", keys)) do
+        for _, positive in ipairs { false, true } do
+            local y = loss.made and curves.plain(loss, g, positive) or {}
+            for i, norm in ipairs(y) do
+                local s = math.log(g[i] / (1 - g[i]))
+                local _, slope = plain_of(loss.params)
+                local sample = { key = s, t = positive and 1 or 0, norm = g[i] }
+                close(norm, slope(sample), { rel = 2e-6 }, "%s at %g", loss.label, g[i])
+            end
+        end
+    end
+    for _, loss in ipairs(study.list("regression", keys)) do
+        for i, norm in ipairs(loss.made and curves.plain(loss, g) or {}) do
+            local d = MU * g[i] / math.sqrt(1 - g[i] ^ 2)
+            local _, slope = plain_of(loss.params)
+            close(norm, slope { d = d, norm = g[i] }, { rel = 2e-6 }, "%s at %g", loss.label, g[i])
+        end
+    end
+end
+
+-- Equal gradients at every g: the harmonised contribution of evenly spread samples.
+function TestLossesStudy.test_entropy_is_one_where_every_region_contributes_alike()
+    local x = samples.fill({ 4000, 1 }, function(i)
+        local g = (i + 0.5) / 4000
+        return math.log(g / (1 - g))
+    end)
+    local call = { step = {}, sketch = samples.sketch_of({ bins = { study.FINE, 40 } },
+        samples.class_batch(x, samples.flags({ 4000, 1 }, 0))) }
+    local rows = study.rows({ call }, study.list("classification", { bins = { 40 }, alpha = {},
+        gamma = {}, eps = 0.05 }))
+    -- contributions then rise with g, as GHM's betas are all alike: entropy of 1, 3, 5, ... 79
+    local sum = 0
+    for j = 1, 40 do
+        local share = (2 * j - 1) / 1600
+        sum = sum - share * math.log(share)
+    end
+    close(rows[1].entropy, sum / math.log(40), { rel = 1e-4 }, "entropy of BCE")
+    close(rows[2].entropy, sum / math.log(40), { rel = 1e-4 }, "entropy of GHM-C")
+    close(rows[1].median_g, math.sqrt(0.5), { abs = 1 / study.FINE }, "median g")
+end
+
+function TestLossesStudy.test_soft_targets_know_bce_and_unit_regions()
+    local edges = study.edges(keys)
+    local call = { step = {}, sketch = samples.sketch_of({ bins = edges.bins },
+        samples.class_batch(samples.normals({ 50, 4 }, 0, 2), samples.shares { 50, 4 })) }
+    local rows = study.rows({ call }, study.list("classification", keys))
+    lu.assertEquals(#rows, 5)
+    lu.assertNil(rows[1].effective)
+    lu.assertNil(rows[1].positive_share)
+    lu.assertTrue(rows[1].easy_share > 0)
+end
+
+local TestCompareLosses = {}
+_G.TestCompareLosses = TestCompareLosses
+
+function TestCompareLosses:setUp()
+    self.place = scripts.place()
+end
+
+function TestCompareLosses:tearDown()
+    self.place:remove()
+end
+
+function TestCompareLosses:rows(words)
+    local out = self.place:fine("compare_losses", words .. " --plot none --csv rows.csv")
+    return csv.read(self.place.folder.path .. "/rows.csv"), out
+end
+
+function TestCompareLosses:test_logits_and_boxes_come_with_one_command()
+    local out = self.place:fine("compare_losses", "synth:detector,rows=200 --plot svg")
+    for _, text in ipairs { "GHM-R, exact density", "focal, alpha 0.25, gamma 2",
+        "\nLogits: of the gradient, ", "\nBoxes: of the gradient, ", "\nThe most even over g: " } do
+        lu.assertStrContains(out, text)
+    end
+    local plots = self.place:listing "runs/latest/plots"
+    for _, prefix in ipairs { "./", "./boxes_" } do
+        for _, name in ipairs { "overview", "density", "reformulated", "contribution",
+            "cumulative" } do
+            lu.assertStrContains(plots, prefix .. name .. ".svg")
+        end
+    end
+end
+
+function TestCompareLosses:test_every_loss_asked_for_has_a_row()
+    local rows = self:rows "synth:detector,rows=60 bins=5,7 momentum=0,0.5 alpha=0.3,0.5 gamma=1"
+    lu.assertEquals(#rows, 1 + 2 + 4 + 1 + 2 + 4 + 1)
+    rows = self:rows "synth:detector,rows=60 bins=5 --loss ghmr beta=0.1,1,2 mu=0.1"
+    lu.assertEquals(#rows, 3 + 1 + 1 + 1)
+    lu.assertEquals(rows[5].mu, 0.1)
+    rows = self:rows "synth:detector,rows=60 bins=5 --loss ghmc"
+    lu.assertEquals(#rows, 4)
+    self.place:refused(2, { "mu: GHM-C has none" }, "compare_losses", "--loss ghmc mu=0.1")
+end
+
+function TestCompareLosses:test_rows_of_one_class_are_compared_under_softmax()
+    local labels = scripts.member("labels", "int64_t", "<i8", "(40,)", function(i)
+        return i % 10
+    end)
+    self.place:dump("rows.npz", scripts.logits(), labels)
+    local rows, out = self:rows "rows.npz bins=5"
+    lu.assertEquals({ rows[5].loss, rows[6].loss, rows[7].loss },
+        { "softmax CE", "softmax GHM-C, M = 5", "softmax GHM-C, exact density" })
+    lu.assertEquals(#rows, 7)
+    lu.assertStrContains(out, "\nSoftmax rows: ")
+    local sum = 0
+    for i = 0, 39 do
+        local list = {}
+        for c = 0, 9 do
+            list[c + 1] = scripts.logit(10 * i + c)
+        end
+        sum = sum + oracle.softmax_samples(list, i % 10 + 1, "true_class")[1].loss
+    end
+    close(rows[5].value, sum / 40, { rel = 1e-6 }, "cross-entropy")
+    self.place:dump("more.npz", scripts.logits(), scripts.targets()) -- rows of several classes
+    lu.assertEquals(#self:rows "more.npz bins=5", 4)
+end
