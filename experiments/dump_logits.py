@@ -1,0 +1,218 @@
+"""Records what a training's losses see, one file per step, for ghm.  Copy or import this file.
+
+    dump = LogitDump("runs/dump", every=100)            # needs torch and numpy
+    criterion = dump.watch(nn.BCEWithLogitsLoss())      # or dump.watch(head.loss_cls) and
+    for images, targets in loader:                      #    dump.watch(head.loss_bbox, boxes=True)
+        loss = criterion(model(images), targets)
+        loss.backward(); optimizer.step(); optimizer.zero_grad()
+        dump.step()                                     # the step ends
+    dump.close()                                        # waits for the files; or use "with"
+
+    luajit experiments/sweep_bins.lua runs/dump
+
+A watched loss is any module called with (pred, target, weight), as mmdetection's are, or with
+(input, target); calls without gradient, as in validation, are not recorded.  Where there is no such
+module, dump.record(logits=..., labels=..., label_weights=...) takes tensors by name.  A loss that
+is called several times in a step, once for each level of a feature pyramid, becomes call0_logits,
+call1_logits, ... or, with levels=["P3", "P4"], P3_logits, P4_logits.
+
+In distributed training give each rank a folder of its own, or only one rank a dump.
+"""
+import atexit
+import os
+import queue
+import re
+import threading
+import warnings
+
+import numpy as np
+import torch
+
+CLASS_NAMES = {"pred": "logits", "target": "target", "labels": "labels", "weight": "label_weights"}
+BOX_NAMES = {"pred": "bbox_pred", "target": "bbox_target", "weight": "bbox_weights"}
+PREDICTIONS = {"logits", "cls_logits", "cls_score", "pred_logits", "pred", "bbox_pred", "box_pred"}
+
+# What losses call their parameters, in their order.
+PARAMETERS = (("pred", "input", "cls_score"), ("target", "label"), ("weight", "label_weight"))
+
+
+class LogitDump:
+    """Writes FOLDER/step_000000.npz, ...: tensors are copied when they are recorded and written by a
+    thread of its own, each file under another name first, so that there is never half a file.
+
+    folder    made if need be; one that holds steps already is refused unless append is given
+    every     record each step whose number is a multiple of this
+    start     number of the first step
+    half      store predictions as float16, unless that makes one infinite
+    levels    names of the calls of a loss within a step: letters, then a number
+    format    "npz", or "safetensors" if that is installed
+    compress  deflate the .npz: smaller, but then it is not read where it lies
+    room      steps that may wait to be written.  When there is no more room, a step is left out,
+              and close() tells how many were, or with wait=True training waits
+    """
+
+    def __init__(self, folder, every=1, start=0, half=False, levels=None, format="npz",
+                 compress=False, room=4, wait=False, append=False):
+        for level in levels or ():
+            if not re.fullmatch("[A-Za-z]*[0-9]+", level):
+                raise ValueError(f"level {level!r}: expected letters, then a number: P3, level0")
+        if format not in ("npz", "safetensors"):
+            raise ValueError(f"format is {format!r}, expected npz or safetensors")
+        if every < 1 or room < 1:
+            raise ValueError(f"every is {every}, room is {room}: expected at least 1")
+        if format == "safetensors":
+            import safetensors.torch
+            self.save_safetensors = safetensors.torch.save_file
+        os.makedirs(folder, exist_ok=True)
+        if not append and any(name.startswith("step_") for name in os.listdir(folder)):
+            raise FileExistsError(f"{folder} holds the steps of another run; append=True adds to it")
+        self.folder, self.every, self.number = folder, every, start
+        self.half, self.levels, self.format, self.compress = half, levels, format, compress
+        self.wait, self.left_out, self.error = wait, [], None
+        self.arrays, self.calls, self.handles, self.devices = {}, [], [], set()
+        self.queue = queue.Queue(room)
+        self.thread = threading.Thread(target=self._write_all, name="LogitDump", daemon=True)
+        self.thread.start()
+        atexit.register(self.close)
+
+    @property
+    def active(self):
+        """Whether this step is recorded."""
+        return self.number % self.every == 0 and self.thread is not None
+
+    def record(self, level=None, **tensors):
+        """Adds tensors to this step, under their names; level goes before them."""
+        if self.active:
+            for name, tensor in tensors.items():
+                self._add(level, name, self._copy(torch.as_tensor(tensor)))
+
+    def watch(self, loss, boxes=False):
+        """Records each call of a loss module; returns the module, which stays as it is."""
+        calls = []
+        self.calls.append(calls)
+
+        def before(module, args, kwargs):
+            if self.active and torch.is_grad_enabled():
+                parts = _parts(module, args, kwargs, boxes)
+                calls.append({name: self._copy(tensor) for name, tensor in parts.items()})
+
+        self.handles.append(loss.register_forward_pre_hook(before, with_kwargs=True))
+        return loss
+
+    def step(self):
+        """Ends a step: what was recorded goes to the writer."""
+        for calls in self.calls:
+            for level, call in zip(self._levels(len(calls)), calls):
+                for name, tensor in call.items():
+                    self._add(level, name, tensor)
+            calls.clear()
+        number, self.number = self.number, self.number + 1
+        arrays, self.arrays = self.arrays, {}
+        if arrays:
+            copied = [torch.cuda.current_stream(d).record_event() for d in self.devices]
+            try:
+                self.queue.put((number, arrays, copied), block=self.wait)
+            except queue.Full:
+                self.left_out.append(number)
+
+    def close(self):
+        """Waits until all is written.  Raises what went wrong with it; warns of steps left out."""
+        thread, self.thread = self.thread, None
+        if thread is None:
+            return
+        atexit.unregister(self.close)
+        for handle in self.handles:
+            handle.remove()
+        self.queue.put(None)
+        thread.join()
+        if self.left_out:
+            warnings.warn(f"{self.folder}: {len(self.left_out)} steps came faster than they could "
+                          f"be written and are left out, the first {self.left_out[0]}; "
+                          "every=, room= or wait=True")
+        if self.error:
+            raise self.error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *failure):
+        self.close()
+
+    def _levels(self, n):
+        if self.levels and n not in (0, len(self.levels)):
+            raise ValueError(f"a loss is called {n} times in step {self.number}, "
+                             f"levels names {len(self.levels)}: {', '.join(self.levels)}")
+        return self.levels or ([None] if n == 1 else [f"call{k}" for k in range(n)])
+
+    def _add(self, level, name, tensor):
+        full = f"{level}_{name}" if level else name
+        if full in self.arrays:
+            raise ValueError(f"{full} is recorded twice in step {self.number}")
+        self.arrays[full] = name, tensor
+
+    def _copy(self, tensor):
+        """A copy in CPU memory that training does not touch; from a GPU it may be on its way."""
+        tensor = tensor.detach()
+        if tensor.device.type != "cuda":
+            return tensor.to("cpu", copy=True)
+        self.devices.add(tensor.device)
+        host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        return host.copy_(tensor, non_blocking=True)
+
+    # -- in the writer's thread ----------------------------------------------------------------
+
+    def _write_all(self):
+        while (step := self.queue.get()) is not None:
+            try:
+                if self.error is None:
+                    self._write(*step)
+            except Exception as error:
+                self.error = error  # close() raises it; training goes on
+                warnings.warn(f"{self.folder}: no more steps are written: {error}")
+
+    def _write(self, number, arrays, copied):
+        for event in copied:
+            event.synchronize()
+        arrays = {full: self._narrow(name, tensor) for full, (name, tensor) in arrays.items()}
+        arrays["step"] = torch.tensor(number)
+        file_name = f"step_{number:06d}.{self.format}"
+        part = os.path.join(self.folder, f".{file_name}.{os.getpid()}.part")
+        try:
+            if self.format == "safetensors":
+                self.save_safetensors({n: t.contiguous() for n, t in arrays.items()}, part)
+            else:
+                with open(part, "wb") as file:
+                    save = np.savez_compressed if self.compress else np.savez
+                    save(file, **{n: _numpy(t) for n, t in arrays.items()})
+            os.replace(part, os.path.join(self.folder, file_name))
+        finally:
+            if os.path.exists(part):
+                os.remove(part)
+
+    def _narrow(self, name, tensor):
+        if self.half and name in PREDICTIONS and tensor.dtype in (torch.float32, torch.float64):
+            half = tensor.half()
+            return half if torch.equal(half.isinf(), tensor.isinf()) else tensor
+        return tensor
+
+
+def _numpy(tensor):
+    """numpy has no bfloat16; float32 holds all its values."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def _parts(module, args, kwargs, boxes):
+    """The tensors of a call of a loss, under the names that ghm looks for."""
+    parts = {}
+    for k, names in enumerate(PARAMETERS):
+        found = args[k] if k < len(args) else next((kwargs[n] for n in names if n in kwargs), None)
+        if isinstance(found, torch.Tensor):
+            parts[names[0]] = found
+    if "pred" not in parts or "target" not in parts:
+        raise ValueError(f"{type(module).__name__} is not called with a prediction and a target")
+    if isinstance(module, torch.nn.BCEWithLogitsLoss) and module.weight is not None:
+        parts["weight"] = module.weight.expand_as(parts["pred"])
+    names = BOX_NAMES if boxes else CLASS_NAMES
+    if not boxes and parts["target"].dim() < parts["pred"].dim():
+        parts["labels"] = parts.pop("target")
+    return {names[part]: tensor for part, tensor in parts.items()}

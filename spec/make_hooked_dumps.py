@@ -1,0 +1,171 @@
+"""Trains with experiments/dump_logits.py as its users do, for spec/test_dump_hook.lua:
+make_hooked_dumps.py FOLDER.  FOLDER/said.json holds what training itself saw.
+"""
+import json
+import os
+import sys
+import threading
+import warnings
+
+try:
+    import torch
+    from torch import nn
+except ImportError:
+    sys.exit(3)
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../experiments"))
+from dump_logits import LogitDump
+
+out, said = sys.argv[1], {}
+torch.set_num_threads(1)
+torch.manual_seed(5)
+warnings.simplefilter("error")
+
+
+def folder(name):
+    return os.path.join(out, name)
+
+
+def plain():
+    """BCEWithLogitsLoss on a model in training; each second step; a validation in between."""
+    model, loss = nn.Linear(6, 4), nn.BCEWithLogitsLoss()
+    optimizer, losses = torch.optim.SGD(model.parameters(), 0.1), {}
+    with LogitDump(folder("plain"), every=2) as dump:
+        dump.watch(loss)
+        for step in range(5):
+            x, y = torch.randn(50, 6), (torch.rand(50, 4) < 0.2).float()
+            logits = model(x)
+            value = loss(logits, y)
+            with torch.no_grad():
+                loss(model(x), 1 - y)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            logits.data.fill_(7)  # what was recorded is a copy
+            dump.step()
+            losses[step] = value.item()
+    said["plain"] = [losses[step] for step in (0, 2, 4)]
+
+
+class HeadLoss(nn.Module):
+    """The convention of mmdetection's losses."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, pred, target, weight=None, avg_factor=None, reduction_override=None):
+        self.seen.append({"samples": pred.numel(), "avg_factor": avg_factor})
+        return (pred * 0).sum()
+
+
+def pyramid(name, **options):
+    """A RetinaNet's head: both losses called for each level."""
+    cls, box = HeadLoss(), HeadLoss()
+    with LogitDump(folder(name), **options) as dump:
+        assert dump.watch(cls) is cls
+        dump.watch(box, boxes=True)
+        for step in range(2):
+            for rows in (40, 10, 3):
+                pred = torch.randn(rows, 5, requires_grad=True)
+                boxes = torch.randn(rows, 4, requires_grad=True)
+                mask = torch.rand(rows) < 0.5
+                cls(pred, torch.randint(0, 6, (rows,)), torch.ones(rows), avg_factor=7)
+                box(boxes, target=torch.randn(rows, 4), weight=mask[:, None].expand(rows, 4).float(),
+                    avg_factor=7)
+            dump.step()
+    said[name] = [call["samples"] for call in cls.seen]
+
+
+def narrow():
+    """float16 where it holds the values; bfloat16; numpy arrays; what ghm would not look for."""
+    with LogitDump(folder("narrow"), half=True, start=41) as dump:
+        dump.record(logits=torch.full((3, 2), -1.25), target=torch.tensor([[0., 1], [1, 0], [0, 0]]))
+        dump.step()
+        dump.record(logits=torch.tensor([[1e5, float("inf")]]), target=torch.zeros(1, 2))
+        dump.step()
+        dump.record(logits=torch.ones(1, 2, dtype=torch.bfloat16), target=torch.zeros(1, 2).numpy(),
+                    level="P3")
+        dump.step()
+
+
+def weighted():
+    """The weight that BCEWithLogitsLoss itself has."""
+    with LogitDump(folder("weighted")) as dump:
+        loss = dump.watch(nn.BCEWithLogitsLoss(weight=torch.tensor([1.0, 0])))
+        loss(torch.ones(3, 2, requires_grad=True), torch.zeros(3, 2))
+        dump.step()
+
+
+def record_one(dump):
+    dump.record(logits=torch.zeros(2, 2), target=torch.zeros(2, 2))
+    dump.step()
+
+
+def caught(call):
+    try:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            call()
+        return [str(one.message) for one in told]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def full():
+    """A writer that is held up: steps beyond the room are left out and told, or waited for."""
+    for wait in (False, True):
+        dump = LogitDump(folder(f"full_{wait}"), room=2, wait=wait)
+        gate, write = threading.Event(), dump._write
+        dump._write = lambda *step: gate.wait() and write(*step)
+        if wait:
+            threading.Timer(0.1, gate.set).start()
+        for _ in range(6):
+            record_one(dump)
+        gate.set()
+        said[f"full_{wait}"] = caught(dump.close)
+
+
+def broken():
+    """A disk that fails in the middle of a file: no half file, training goes on, close() tells."""
+    dump = LogitDump(folder("broken"))
+
+    def fail(file, **arrays):
+        file.write(b"half a file")
+        raise OSError("no space left")
+
+    import numpy as np
+    good, np.savez = np.savez, fail
+    said["broken_training"] = caught(lambda: [record_one(dump), dump.queue.join, dump.thread.join(0.2)])
+    np.savez = good
+    said["broken_close"] = caught(dump.close)
+    said["broken_files"] = os.listdir(folder("broken"))
+
+
+def misused():
+    with LogitDump(folder("once")) as dump:
+        record_one(dump)
+    said["again"] = caught(lambda: LogitDump(folder("once")))
+    said["append"] = caught(lambda: LogitDump(folder("once"), append=True).close())
+    said["level"] = caught(lambda: LogitDump(folder("x"), levels=["stem"]))
+    dump = LogitDump(folder("y"), levels=["P3", "P4"])
+    loss = dump.watch(HeadLoss())
+    loss(torch.ones(2, 2, requires_grad=True), torch.zeros(2, 2))
+    said["other_levels"] = caught(dump.step)
+    dump.close()
+
+
+plain()
+pyramid("levels", levels=["P3", "P4", "P5"])
+pyramid("calls", compress=True)
+narrow()
+weighted()
+full()
+broken()
+misused()
+try:
+    pyramid("safetensors", format="safetensors")
+except ImportError:
+    said["safetensors"] = None
+with open(os.path.join(out, "said.json"), "w") as file:
+    json.dump(said, file)

@@ -1,0 +1,129 @@
+-- experiments/dump_logits.py in a training of PyTorch: its dumps open as they are and hold what the
+-- losses saw. Without a python that has torch this is skipped; with GHM_REQUIRE_PEERS=1 it fails.
+
+local lu = require "luaunit"
+local close = require "close"
+local ghm = require "ghm"
+local posix = require "ghm.posix"
+local scripts = require "scripts"
+
+local TestDumpHook = {}
+_G.TestDumpHook = TestDumpHook
+
+local NO_TORCH, NO_PYTHON = 3, 127
+local place, said, problem
+
+function TestDumpHook.setupClass()
+    place = scripts.place()
+    local peers = scripts.root .. "/build/peers/bin/python"
+    local python = posix.real_path(peers) and peers or "python3"
+    local told, status = posix.capture(("%s %s %s 2>&1"):format(posix.quote(python),
+        posix.quote(scripts.root .. "/spec/make_hooked_dumps.py"), posix.quote(place.folder.path)))
+    if status == 0 then
+        said = assert(ghm.json.decode(place:read "said.json"))
+    elseif status ~= NO_TORCH and status ~= NO_PYTHON then
+        problem = told
+    end
+end
+
+function TestDumpHook.teardownClass()
+    place:remove()
+end
+
+function TestDumpHook.setUp()
+    lu.assertNil(problem)
+    if not said then
+        lu.assertNotEquals(os.getenv "GHM_REQUIRE_PEERS", "1", "no torch")
+        lu.skip "no python with torch: make bench-peers"
+    end
+end
+
+-- The rows of evaluate --json.
+local function evaluate(words)
+    local rows = {}
+    for line in place:fine("evaluate", words .. " --json"):gmatch "[^\n]+" do
+        rows[#rows + 1] = assert(ghm.json.decode(line))
+    end
+    return rows
+end
+
+local function names_in(folder)
+    return (place:listing(folder):gsub("%./", ""):gsub("\n$", ""):gsub("\n", " "))
+end
+
+local function dump_of(name)
+    return ghm.dump.open(place.folder.path .. "/" .. name)
+end
+
+function TestDumpHook.test_a_watched_BCE_gives_the_loss_that_training_saw()
+    lu.assertEquals(names_in "plain", "step_000000.npz step_000002.npz step_000004.npz")
+    local rows = evaluate "plain --loss bce"
+    lu.assertEquals(#rows, 3)
+    for k, row in ipairs(rows) do
+        close(row.loss, said.plain[k], { rel = 1e-6 }, "the loss of row %d", k)
+    end
+end
+
+function TestDumpHook.test_losses_of_mmdetection_give_a_call_for_each_level()
+    for _, folder in ipairs { "levels", "calls" } do
+        for _, loss in ipairs { "ghmc", "ghmr" } do
+            local rows = evaluate(folder .. " --loss " .. loss)
+            local levels, samples = {}, {}
+            for k, row in ipairs(rows) do
+                levels[k], samples[k] = row.level, row.samples / (loss == "ghmr" and 4 / 5 or 1)
+            end
+            lu.assertEquals(samples, said[folder])
+            lu.assertEquals(table.concat(levels, " "), folder == "levels" and "P3 P4 P5 P3 P4 P5"
+                or "call0 call1 call2 call0 call1 call2")
+        end
+    end
+    lu.assertTrue(evaluate "levels --loss ghmr"[1].valid < said.levels[1] * 4 / 5) -- the mask
+end
+
+function TestDumpHook.test_safetensors_hold_the_same_names()
+    lu.skipIf(said.safetensors == ghm.json.null, "no safetensors: make bench-peers")
+    lu.assertEquals(names_in "safetensors", "step_000000.safetensors step_000001.safetensors")
+    lu.assertEquals(#evaluate "safetensors", 6)
+end
+
+function TestDumpHook.test_the_step_s_number_is_in_the_file_and_its_name()
+    lu.assertEquals(names_in "narrow", "step_000041.npz step_000042.npz step_000043.npz")
+    lu.assertEquals(dump_of "narrow/step_000042.npz":get("step"):totable(), 42)
+end
+
+function TestDumpHook.test_half_is_for_predictions_that_it_can_hold()
+    local narrow, wide = dump_of "narrow/step_000041.npz", dump_of "narrow/step_000042.npz"
+    lu.assertEquals({ narrow:get("logits").dtype, narrow:get("target").dtype }, { "f2", "f4" })
+    lu.assertEquals(narrow:get("logits"):get(5), -1.25)
+    lu.assertEquals(wide:get("logits"):totable(), { { 1e5, 1 / 0 } })
+    lu.assertEquals(dump_of "narrow/step_000043.npz":get("P3_logits"):totable(), { { 1, 1 } })
+end
+
+function TestDumpHook.test_the_weight_of_BCE_itself_is_recorded()
+    lu.assertEquals(dump_of "weighted/step_000000.npz":get("label_weights"):totable(),
+        { { 1, 0 }, { 1, 0 }, { 1, 0 } })
+end
+
+function TestDumpHook.test_a_slow_disk_costs_steps_that_are_told_or_time()
+    local left_out = said.full_False[1]:match "(%d) steps came faster"
+    local _, written = names_in "full_False":gsub("npz", "")
+    lu.assertTrue(written >= 2 and written < 6)
+    lu.assertEquals(tonumber(left_out), 6 - written)
+    lu.assertEquals(#said.full_True, 0)
+    lu.assertStrContains(names_in "full_True", "step_000005.npz")
+end
+
+function TestDumpHook.test_a_failing_disk_leaves_no_half_file_and_training_goes_on()
+    lu.assertStrContains(said.broken_training[1], "no more steps are written: no space left")
+    lu.assertStrContains(said.broken_close, "OSError: no space left")
+    lu.assertEquals(#said.broken_files, 0)
+end
+
+function TestDumpHook.test_misuse_is_told()
+    lu.assertStrContains(said.again, "holds the steps of another run")
+    lu.assertEquals(#said.append, 0)
+    lu.assertStrContains(said.level, "expected letters, then a number")
+    lu.assertStrContains(said.other_levels, "called 1 times in step 0, levels names 2: P3, P4")
+end
+
+return TestDumpHook
