@@ -65,12 +65,10 @@ function TestReport.test_numbers_keep_all_their_digits_for_sorting()
     lu.assertStrContains(odd, "<td></td>")
 end
 
-function TestReport.test_one_row_is_shown_whole()
+function TestReport.test_one_row_is_a_list()
     local text = html.table({ { bins = 5, loss = 0.1 } }, { "bins", "loss", "mu" }, { label = "" })
-    lu.assertStrContains(text, ">bins</th>")
-    lu.assertStrContains(text, ">loss</th>")
-    lu.assertNil(text:find "mu") -- no row has it
-    lu.assertNil(text:find "sorts")
+    lu.assertEquals(text, "<dl>\n<div><dt>bins</dt><dd>5</dd></div>\n" -- no row has mu
+        .. "<div><dt>loss</dt><dd>0.1</dd></div>\n</dl>\n")
 end
 
 function TestReport.test_warnings_and_recommendations_are_told_with_their_uncertainty()
@@ -177,6 +175,14 @@ function TestReportOfRun:test_all_of_a_run_is_in_its_report()
         "cd " .. posix.real_path(self.place.folder.path), "library build" } do
         lu.assertStrContains(text, part)
     end
+end
+
+function TestReportOfRun:test_dump_that_was_refused_is_a_warning()
+    self.place:dump("a.npz", scripts.logits(), scripts.targets())
+    self.place.folder:write("b.npz", "no archive")
+    lu.assertEquals(self.place:run("sweep_bins", { "a.npz", "b.npz", unpack(words) }).code, 1)
+    lu.assertStrContains(self.place:read "runs/latest/report.html",
+        "<li><strong>left out</strong>: b.npz: byte 0: the first bytes are of no known format")
 end
 
 function TestReportOfRun:test_command_of_the_report_gets_it_again()

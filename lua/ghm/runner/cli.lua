@@ -120,7 +120,7 @@ end
 
 -- The script is named as it was called: by its file, or "ghm sweep bins" (see command.lua).
 function M.command(words)
-    local line = { arg.command or "luajit " .. posix.word(posix.real_path(arg[0])) }
+    local line = { arg.command or "luajit " .. posix.word(arg[0]) }
     for _, word in ipairs(words) do
         line[#line + 1] = posix.word(word)
     end

@@ -167,15 +167,6 @@ local function body(spec, args, made)
     return source:exit_code()
 end
 
--- The command that goes on with a run.
-local function resume_command(run)
-    local words = { "luajit", arg[0], "--resume", run.dir }
-    for k, word in ipairs(words) do
-        words[k] = word:find "^[%w_./=-]+$" and word or posix.quote(word)
-    end
-    return table.concat(words, " ")
-end
-
 -- Runs the script, by cli.main.
 function M.main(spec)
     spec.default_dump, spec.report = spec.default_dump or "digits", true
@@ -187,7 +178,7 @@ function M.main(spec)
         end)
         if not ok and run and fault.is(result) and result.kind == "interrupted" then
             result = fault.new("interrupted", "%s; to go on: %s", result.message,
-                resume_command(run))
+                cli.command { "--resume", run.dir })
         end
         return ok and result or not ok and error(result, 0) or nil
     end)

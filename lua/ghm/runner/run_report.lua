@@ -106,9 +106,15 @@ function M.write(run, found, facts, about)
         figures[k] = { title = entry.figure.title or entry.name, svg = drawn,
             problem = not drawn and about.complaint or nil }
     end
-    local scalars = {}
+    local warnings, scalars = {}, {}
+    for _, failed in ipairs(facts.failed or {}) do
+        warnings[#warnings + 1] = { name = "left out", text = failed.reason }
+    end
+    for _, warning in ipairs(found.warnings or {}) do
+        warnings[#warnings + 1] = warning
+    end
     for key, value in pairs(facts) do
-        scalars[key] = key ~= "dumps" and value or nil
+        scalars[key] = key ~= "dumps" and key ~= "failed" and value or nil
     end
     local summary = {}
     for line in about.summary:gmatch "[^\n]+" do
@@ -118,7 +124,7 @@ function M.write(run, found, facts, about)
         name = run.info.name or run.info.experiment,
         created = run.info.created:gsub("[TZ]", { T = " ", Z = " UTC" }),
         question = about.question, summary = summary, lines = found.lines,
-        warnings = found.warnings, recommendations = found.recommendations,
+        warnings = warnings, recommendations = found.recommendations,
         tables = { { title = "Results", rows = found.rows, columns = columns_of(run, found),
             mark = found.mark, note = about.note } },
         figures = figures,

@@ -52,11 +52,20 @@ local function split(rows, columns)
             some = some or value ~= nil
         end
         if some then
-            local list = (differs or #rows == 1) and differing or alike
+            local list = differs and differing or alike
             list[#list + 1] = column
         end
     end
     return differing, alike
+end
+
+local function is_numeric(rows, key)
+    for _, row in ipairs(rows) do
+        if row[key] ~= nil and type(row[key]) ~= "number" then
+            return false
+        end
+    end
+    return true
 end
 
 function M.list(entries)
@@ -83,19 +92,21 @@ function M.table(rows, columns, opts)
     if opts.all then
         differing, alike = normal, {}
     end
+    local entries = {}
+    for k, column in ipairs(alike) do
+        entries[k] = { column.key, text.cell(column, rows[1]) }
+    end
+    if #differing == 0 then -- one row, or several of which each says the same
+        return M.list(entries)
+    end
     local lines = { ('<div class="scroll" tabindex="0" role="region" aria-label="%s"><table%s>')
         :format(escape(opts.label), #rows > 1 and ' class="sorts"' or ""), "<thead><tr>" }
     local function add(...)
         lines[#lines + 1] = (...):format(select(2, ...))
     end
     for _, column in ipairs(differing) do
-        local numeric = true
-        for _, row in ipairs(rows) do
-            local value = row[column.key]
-            numeric = numeric and (value == nil or type(value) == "number")
-        end
-        add('<th scope="col"%s title="%s">%s</th>', numeric and ' class="number"' or "",
-            escape(column.key), escape(column.title or column.key))
+        add('<th scope="col"%s title="%s">%s</th>', is_numeric(rows, column.key)
+            and ' class="number"' or "", escape(column.key), escape(column.title or column.key))
     end
     add "</tr></thead>\n<tbody>"
     for _, row in ipairs(rows) do
@@ -108,10 +119,6 @@ function M.table(rows, columns, opts)
     end
     add "</tbody></table></div>"
     if #alike > 0 then
-        local entries = {}
-        for k, column in ipairs(alike) do
-            entries[k] = { column.title or column.key, text.cell(column, rows[1]) }
-        end
         add "<p class=\"soft\">The same in every row:</p>"
         add("%s", M.list(entries))
     end

@@ -41,19 +41,25 @@ local function paragraphs(lines, class)
     return table.concat(out)
 end
 
-local function percent(share)
-    return ("%.0f %%"):format(100 * share)
+local function short(value)
+    return type(value) == "number" and ("%.4g"):format(value) or tostring(value)
 end
 
 local recommended = {
     { key = "key", title = "parameter" },
     { key = "value", title = "train with" },
-    { key = "low", title = "range", format = function(low, row)
-        return low == row.high and tostring(low) or ("%s to %s"):format(low, row.high)
+    { key = "low", title = "range in resamplings", format = function(low, row)
+        return low == row.high and short(low) or short(low) .. " to " .. short(row.high)
     end },
-    { key = "share", title = "resamples that agree", format = percent },
+    { key = "share", title = "of them agree", format = function(share)
+        return ("%.0f %%"):format(100 * share)
+    end },
     { key = "as_good", title = "as good", format = function(list)
-        return table.concat(list, ", ")
+        local words = {}
+        for i, value in ipairs(list) do
+            words[i] = short(value)
+        end
+        return table.concat(words, ", ")
     end },
     { key = "reason", title = "why" },
 }
