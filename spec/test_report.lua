@@ -2,6 +2,7 @@
 -- run anything else. test_report_page.lua looks at it in a browser.
 
 local lu = require "luaunit"
+local gnuplot = require "ghm.show.gnuplot"
 local html = require "ghm.show.html"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
@@ -62,7 +63,7 @@ function TestReport.test_numbers_keep_all_their_digits_for_sorting()
     lu.assertStrContains(odd, '<data value="NaN">nan</data>')
     lu.assertStrContains(odd, '<data value="Infinity">inf</data>')
     lu.assertStrContains(odd, '<data value="-Infinity">-inf</data>')
-    lu.assertStrContains(odd, "<td></td>")
+    lu.assertStrContains(odd, '<td class="number"></td>')
 end
 
 function TestReport.test_one_row_is_a_list()
@@ -72,14 +73,15 @@ function TestReport.test_one_row_is_a_list()
 end
 
 function TestReport.test_warnings_and_recommendations_are_told_with_their_uncertainty()
-    local text = page { warnings = { { name = "singleton_region", text = "one sample at g = 1" } },
+    local text = page { warnings = { { name = "singleton_region",
+            text = "singleton region: one sample at g = 1" } },
         recommendations = { { key = "bins", value = 30, low = 25, high = 35, share = 0.86,
-            as_good = { 25, 35 }, reason = "the finest" } } }
-    lu.assertStrContains(text, "<strong>singleton region</strong>: one sample at g = 1")
-    for _, cell in ipairs { ">bins<", ">30<", ">25 to 35<", ">86 %<", ">25, 35<",
-        ">the finest<" } do
-        lu.assertStrContains(text, cell)
-    end
+            as_good = { 25, 35 }, reason = "the finest" },
+            { key = "start", value = "zero", share = 0.859, as_good = {} } } }
+    lu.assertStrContains(text, "<li>singleton region: one sample at g = 1</li>")
+    lu.assertStrContains(text, "<dt>bins = 30</dt><dd>the finest<br>86 % of the resamplings agree; "
+        .. "most lie between 25 and 35; as good: 25, 35</dd>")
+    lu.assertStrContains(text, "<dt>start = zero</dt><dd>86 % of the resamplings agree</dd>")
 end
 
 local escapes = {
@@ -134,6 +136,28 @@ function TestReport.test_nothing_but_drawing_comes_in_with_a_figure()
     lu.assertEquals({ svg.inline("half a figure", "f1-") }, { nil, "no svg element" })
 end
 
+function TestReport.test_all_that_gnuplot_draws_for_us_comes_in()
+    if select(2, posix.capture "command -v gnuplot") ~= 0 then
+        lu.skip "gnuplot is not installed"
+    end
+    local x, y, series = { 0.1, 0.2, 0.4 }, { 1, 10, 100 }, {}
+    for i, style in ipairs { "lines", "points", "linespoints", "reference", "steps", "boxes" } do
+        series[i] = { label = "<" .. style .. " & more>", style = style, x = x,
+            y = i > 4 and { 1, 10 } or y, dash = i == 1 }
+    end
+    local mixed = { title = "t", xlabel = "g", ylog = true, series = series,
+        marks = { { x = 0.2, label = "here" } } }
+    local place = scripts.place()
+    for name, figure in pairs { mixed = mixed, panels = { panels = { mixed, mixed } },
+        heat = { heat = { x = x, y = x, z = { { 1, 2 }, { 3, 0 / 0 } }, mark = { 1, 1 } } } } do
+        assert(gnuplot.draw(place.folder.path .. "/" .. name, figure, { "svg" }))
+        local drawn, reason = svg.inline(place:read(name .. ".svg"), "f1-")
+        lu.assertNil(reason, name)
+        lu.assertEquals(drawn:find "<boxes", nil)
+    end
+    place:remove()
+end
+
 function TestReport.test_figure_that_is_not_drawn_is_told_of()
     lu.assertStrContains(page { figures = { { title = "Density", problem = "no gnuplot" },
         { title = "Loss", svg = "<svg><b></svg>" } } },
@@ -182,7 +206,7 @@ function TestReportOfRun:test_dump_that_was_refused_is_a_warning()
     self.place.folder:write("b.npz", "no archive")
     lu.assertEquals(self.place:run("sweep_bins", { "a.npz", "b.npz", unpack(words) }).code, 1)
     lu.assertStrContains(self.place:read "runs/latest/report.html",
-        "<li><strong>left out</strong>: b.npz: byte 0: the first bytes are of no known format")
+        "<li>left out: b.npz: byte 0: the first bytes are of no known format")
 end
 
 function TestReportOfRun:test_command_of_the_report_gets_it_again()

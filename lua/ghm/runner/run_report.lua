@@ -108,7 +108,7 @@ function M.write(run, found, facts, about)
     end
     local warnings, scalars = {}, {}
     for _, failed in ipairs(facts.failed or {}) do
-        warnings[#warnings + 1] = { name = "left out", text = failed.reason }
+        warnings[#warnings + 1] = { name = "left_out", text = "left out: " .. failed.reason }
     end
     for _, warning in ipairs(found.warnings or {}) do
         warnings[#warnings + 1] = warning

@@ -3,7 +3,7 @@
 --
 --   html.escape(value)            text, safe between tags and within quoted attributes
 --   html.table(rows, columns, opts)    the columns that differ, as a table; the others as a list
---   html.list { {name, value}, ... }   a description list
+--   html.list { {name, value or lines}, ... }   a description list
 
 local json = require "ghm.show.json"
 local text = require "ghm.show.text"
@@ -31,12 +31,14 @@ local function exact(x)
         or json.number(x)
 end
 
-local function cell(column, row, before)
+local function cell(column, row, class, before)
     local value, shown = row[column.key], before .. escape(text.cell(column, row))
     if type(value) == "number" then
-        return ('<td class="number"><data value="%s">%s</data></td>'):format(exact(value), shown)
+        shown = ('<data value="%s">%s</data>'):format(exact(value), shown)
+    elseif #shown > 40 then
+        class = ' class="words"'
     end
-    return ("<td%s>%s</td>"):format(#shown > 40 and ' class="words"' or "", shown)
+    return ("<td%s>%s</td>"):format(class, shown)
 end
 
 -- -> the columns in which rows differ, and those in which all are alike. What no row has is in
@@ -71,15 +73,19 @@ end
 function M.list(entries)
     local lines = { "<dl>" }
     for _, entry in ipairs(entries) do
+        local words = {}
+        for i, line in ipairs(type(entry[2]) == "table" and entry[2] or { entry[2] }) do
+            words[i] = escape(line)
+        end
         lines[#lines + 1] = ("<div><dt>%s</dt><dd>%s</dd></div>"):format(escape(entry[1]),
-            escape(entry[2]))
+            table.concat(words, "<br>"))
     end
     lines[#lines + 1] = "</dl>"
     return #entries > 0 and table.concat(lines, "\n") .. "\n" or ""
 end
 
 -- rows, columns: as text.table takes them. opts: label (what the table holds, in words), mark(row)
--- -> a sign of the rows to pick out, all = true to set no column apart.
+-- -> a sign of the rows to pick out.
 function M.table(rows, columns, opts)
     if #rows == 0 then
         return "<p>none</p>\n"
@@ -89,9 +95,6 @@ function M.table(rows, columns, opts)
         normal[c] = type(column) == "table" and column or { key = column }
     end
     local differing, alike = split(rows, normal)
-    if opts.all then
-        differing, alike = normal, {}
-    end
     local entries = {}
     for k, column in ipairs(alike) do
         entries[k] = { column.key, text.cell(column, rows[1]) }
@@ -104,16 +107,18 @@ function M.table(rows, columns, opts)
     local function add(...)
         lines[#lines + 1] = (...):format(select(2, ...))
     end
-    for _, column in ipairs(differing) do
-        add('<th scope="col"%s title="%s">%s</th>', is_numeric(rows, column.key)
-            and ' class="number"' or "", escape(column.key), escape(column.title or column.key))
+    local classes = {}
+    for c, column in ipairs(differing) do
+        classes[c] = is_numeric(rows, column.key) and ' class="number"' or ""
+        add('<th scope="col"%s title="%s">%s</th>', classes[c], escape(column.key),
+            escape(column.title or column.key))
     end
     add "</tr></thead>\n<tbody>"
     for _, row in ipairs(rows) do
-        local sign = opts.mark and opts.mark(row) or ""
-        local cells = {}
+        local sign, cells = opts.mark and opts.mark(row) or "", {}
+        local before = sign ~= "" and escape(sign) .. " " or ""
         for c, column in ipairs(differing) do
-            cells[c] = cell(column, row, c == 1 and sign ~= "" and escape(sign) .. " " or "")
+            cells[c] = cell(column, row, classes[c], c == 1 and before or "")
         end
         add("<tr%s>%s</tr>", sign ~= "" and ' class="chosen"' or "", table.concat(cells))
     end

@@ -45,30 +45,34 @@ local function short(value)
     return type(value) == "number" and ("%.4g"):format(value) or tostring(value)
 end
 
-local recommended = {
-    { key = "key", title = "parameter" },
-    { key = "value", title = "train with" },
-    { key = "low", title = "range in resamplings", format = function(low, row)
-        return low == row.high and short(low) or short(low) .. " to " .. short(row.high)
-    end },
-    { key = "share", title = "of them agree", format = function(share)
-        return ("%.0f %%"):format(100 * share)
-    end },
-    { key = "as_good", title = "as good", format = function(list)
-        local words = {}
-        for i, value in ipairs(list) do
-            words[i] = short(value)
+-- "bins = 30" and how sure that is, in words.
+local function recommendation_list(recommendations)
+    local entries = {}
+    for i, one in ipairs(recommendations) do
+        local lines, sure, as_good = { one.reason }, {}, {}
+        if one.share then
+            sure[1] = ("%.0f %% of the resamplings agree"):format(100 * one.share)
         end
-        return table.concat(words, ", ")
-    end },
-    { key = "reason", title = "why" },
-}
+        if one.low and one.low ~= one.high then
+            sure[#sure + 1] = ("most lie between %s and %s"):format(short(one.low),
+                short(one.high))
+        end
+        for k, value in ipairs(one.as_good or {}) do
+            as_good[k] = short(value)
+        end
+        if #as_good > 0 then
+            sure[#sure + 1] = "as good: " .. table.concat(as_good, ", ")
+        end
+        lines[#lines + 1] = #sure > 0 and table.concat(sure, "; ") or nil
+        entries[i] = { ("%s = %s"):format(one.key, short(one.value)), lines }
+    end
+    return html.list(entries)
+end
 
 local function warning_list(warnings)
     local lines = {}
     for i, warning in ipairs(warnings) do
-        lines[i] = ("<li><strong>%s</strong>: %s</li>"):format(escape(warning.name:gsub("_", " ")),
-            escape(warning.text))
+        lines[i] = ("<li>%s</li>"):format(escape(warning.text))
     end
     return '<ul class="warnings">\n' .. table.concat(lines, "\n") .. "\n</ul>\n"
 end
@@ -110,8 +114,8 @@ function M.html(t)
     add(paragraphs(t.summary, "soft") .. "</header>\n")
     section("Answer", paragraphs(t.lines, "answer"))
     if t.recommendations and #t.recommendations > 0 then
-        section("Recommendations", html.table(t.recommendations, recommended,
-            { label = "Recommendations", all = true }))
+        add('<section class="chosen"><h2>Recommendations</h2>\n%s</section>\n',
+            recommendation_list(t.recommendations))
     end
     if t.warnings and #t.warnings > 0 then
         section("Warnings", warning_list(t.warnings))

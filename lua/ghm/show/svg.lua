@@ -20,8 +20,8 @@ local attributes = set("id class d x y x1 y1 x2 y2 cx cy r rx ry dx dy width hei
     .. "transform fill fill-opacity fill-rule stroke stroke-width stroke-linecap stroke-linejoin "
     .. "stroke-dasharray stroke-opacity opacity color clip-path clip-rule clipPathUnits filter "
     .. "filterUnits flood-color flood-opacity in in2 operator result text-anchor font-family "
-    .. "font-size font-weight font-style xml:space patternUnits patternTransform gradientUnits "
-    .. "offset stop-color stop-opacity")
+    .. "font-size font-weight font-style shape-rendering xml:space patternUnits patternTransform "
+    .. "gradientUnits offset stop-color stop-opacity")
 
 -- One attribute as the page shall have it: "" to leave it out, nil when it is refused.
 local function attribute(name, value, prefix)
