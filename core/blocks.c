@@ -82,13 +82,12 @@ static void expand_rows(const ghm_batch *batch, int64_t begin, int n, ghm_buffer
     }
 }
 
-void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
-                    ghm_buffers *out)
+void ghm_load_targets(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
+                      ghm_buffers *out)
 {
     bool labels = batch->target_form == GHM_ZERO_BASED || batch->target_form == GHM_ONE_BASED;
     out->bad_labels = 0;
     out->first_bad_label = -1;
-    out->px = widen(kernels, batch->pred, batch->pred_dtype, begin, n, out->x);
     out->pt = out->t;
     out->pw = out->w;
     if (!labels) {
@@ -104,6 +103,13 @@ void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t 
     if (labels || (batch->weight && batch->weight_per_row)) {
         expand_rows(batch, begin, n, out);
     }
+}
+
+void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
+                    ghm_buffers *out)
+{
+    out->px = widen(kernels, batch->pred, batch->pred_dtype, begin, n, out->x);
+    ghm_load_targets(kernels, batch, begin, n, out);
 }
 
 ghm_ahead ghm_look_ahead(const ghm_batch *batch, int64_t begin)

@@ -22,6 +22,10 @@ int64_t ghm_label_of_row(const ghm_batch *batch, int64_t row);
 void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
                     ghm_buffers *out);
 
+/* The same without the logits. */
+void ghm_load_targets(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
+                      ghm_buffers *out);
+
 /* Where the samples from `begin` on lie, as far as they lie in flat arrays. Fetching beyond the end
  * of an array is harmless, and nothing is read. */
 ghm_ahead ghm_look_ahead(const ghm_batch *batch, int64_t begin);

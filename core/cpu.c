@@ -5,37 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-
-void cpu_drop_tables(cpu_state *cpu)
-{
-    for (int i = 0; i < cpu->threads && cpu->tables; i++) {
-        if (cpu->tables[i]) {
-            munmap(cpu->tables[i], cpu->table_slots * sizeof(ghm_pair));
-            cpu->tables[i] = NULL;
-        }
-    }
-    cpu->table_slots = 0;
-}
-
-int cpu_reserve_tables(cpu_state *cpu, size_t slots)
-{
-    if (cpu->table_slots >= slots) {
-        return GHM_OK;
-    }
-    cpu_drop_tables(cpu);
-    cpu->table_slots = slots;
-    for (int i = 0; i < cpu->threads; i++) {
-        void *table = mmap(NULL, slots * sizeof(ghm_pair), PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (table == MAP_FAILED) {
-            cpu_drop_tables(cpu);
-            return ghm_fail(GHM_E_MEMORY, "no address space for a table of %zu slots", slots);
-        }
-        cpu->tables[i] = table;
-    }
-    return GHM_OK;
-}
 
 static int cpu_open(int index, int32_t *threads, void **state, char *name, size_t name_size)
 {

@@ -17,12 +17,28 @@ typedef struct cpu_state {
 int cpu_reserve_tables(cpu_state *cpu, size_t slots);
 void cpu_drop_tables(cpu_state *cpu);
 
+/* Up to so many edges inside cells scatter sees to; more are settled before it. Measured: at 64 the
+ * two cost about the same. */
+enum { FEW_SPLITS = 64 };
+
+/* Sets GHM_SPLIT (mark) in the cells that edges split, where they are few, or clears it (0). */
+void cpu_mark_splits(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint64_t mark);
+/* Moves a table into cells. seen: of the blocks added to it. */
+int cpu_drain(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint32_t seen,
+              ghm_cells *scratch, ghm_cells cells[2]);
+
 int cpu_sketch(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out);
 int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
                  const ghm_outputs *out);
 int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double *density,
               double *loss);
 int cpu_synth(void *state, const ghm_recipe *recipe, float *pred, float *target, float *weight);
+
+/* Whether the sketch pass may count the patterns of this batch's logits; see cpu_patterns.c. */
+bool cpu_has_patterns(const ghm_batch *batch);
+/* Moves the counts of ghm_kernels.tally into cells. odd: set where some logit is not finite. */
+int cpu_take_patterns(uint32_t *counts, int32_t dtype, const ghm_edges *edges, ghm_cells cells[2],
+                      bool *odd);
 
 /* A worker's message stays in its thread; this gives the caller's thread one. */
 int cpu_end_of_pass(int status);

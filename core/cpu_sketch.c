@@ -11,91 +11,6 @@
 #include <omp.h>
 #include <stdlib.h>
 
-/* -- draining --------------------------------------------------------------------------------- */
-
-/* Moves slots [first, first + n) of a group into cells; their pairs are zero afterwards. */
-static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *out)
-{
-    enum { LINE = 4 }; /* slots in a cache line; most lines of a table are empty */
-    const uint64_t low = ((uint64_t)1 << GHM_COUNT_SHIFT) - 1;
-    if (out->n + n + 1 > out->room) { /* one more: the loop writes before it knows */
-        int64_t room = 2 * out->room + n + 1;
-        ghm_cell *at = realloc(out->at, (size_t)room * sizeof *at);
-        if (!at) {
-            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
-        }
-        out->at = at;
-        out->room = room;
-    }
-    for (uint32_t slot = first, end = first + n, stop; slot < end; slot = stop) {
-        stop = slot + LINE < end ? slot + LINE : end;
-        if (stop - slot == LINE &&
-            !(group[slot][0] | group[slot + 1][0] | group[slot + 2][0] | group[slot + 3][0])) {
-            continue;
-        }
-        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
-            uint64_t pair = group[slot][0];
-            out->at[out->n] = (ghm_cell){slot, pair >> GHM_COUNT_SHIFT, pair & low, group[slot][1]};
-            out->n += pair != 0;
-            group[slot] = (ghm_pair){0, 0};
-        }
-    }
-    return GHM_OK;
-}
-
-/* Moves one group (negatives or positives) of a table into cells, by rising slot. */
-static int drain_group(ghm_pair *group, const ghm_edges *edges, uint32_t seen, ghm_cells *scratch,
-                       ghm_cells *into)
-{
-    uint32_t span = 1u << (26 - edges->shift); /* cells of one bit of seen */
-    uint32_t half = edges->task == GHM_REGRESSION ? edges->n_cells : edges->n_cells / 2;
-    int status = GHM_OK;
-    for (uint32_t sign = 0; sign < edges->n_cells; sign += half) {
-        for (uint32_t m = 0; m < 32 && status == GHM_OK; m++) {
-            if (seen >> m & 1) {
-                status = take_slots(group, sign + m * span, span, scratch);
-            }
-        }
-    }
-    status = status ? status : take_slots(group, edges->n_cells, edges->n_sides, scratch);
-    status = status ? status : ghm_cells_merge(into, scratch);
-    scratch->n = 0;
-    return status;
-}
-
-/* Up to so many edges inside cells scatter sees to; more are settled before it. Measured: at 64 the
- * two cost about the same. */
-enum { FEW_SPLITS = 64 };
-
-/* Sets GHM_SPLIT (mark) in the cells that edges split, or clears it (0). */
-static void mark_splits(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges,
-                        uint64_t mark)
-{
-    for (uint32_t i = 0; i < edges->n_sides && edges->n_sides <= FEW_SPLITS; i++) {
-        for (uint32_t group = 0; group < plan->trash; group += plan->stride) {
-            ghm_pair *pair = &table[group + edges->side_cell[i]];
-            (*pair)[0] = ((*pair)[0] & ~GHM_SPLIT) | mark;
-        }
-    }
-}
-
-static int drain(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint32_t seen,
-                 ghm_cells *scratch, ghm_cells cells[2])
-{
-    int groups = edges->task == GHM_REGRESSION ? 1 : 2;
-    int status = GHM_OK;
-    mark_splits(table, plan, edges, 0);
-    for (int group = 0; group < groups; group++) {
-        ghm_pair *pairs = table + (size_t)group * plan->stride;
-        int one = drain_group(pairs, edges, seen, scratch, &cells[group]);
-        status = status ? status : one;
-    }
-    table[plan->trash] = (ghm_pair){0, 0};
-    return status;
-}
-
-/* -- the sketch pass -------------------------------------------------------------------------- */
-
 static void add_weights(const float *w, int n, const ghm_block *block, ghm_weights *weights)
 {
     const uint32_t one_unit = 1u << 23; /* 1.0 is 2^23 units of exponent 127 */
@@ -137,8 +52,9 @@ typedef struct worker {
     ghm_facts facts;
     ghm_weights weights;
     ghm_cells cells[2];
-    int64_t taken;
+    int64_t taken; /* since the table was empty, and what it then has seen */
     uint32_t seen;
+    bool odd; /* of sketch_pass */
     int status;
 } worker;
 
@@ -150,6 +66,17 @@ static worker *new_worker(void)
         fresh->facts = no_facts;
     }
     return fresh;
+}
+
+/* What is known of a loaded block. */
+static void note_block(worker *me, int n)
+{
+    const ghm_buffers *b = &me->buffers;
+    first_of(&me->facts.first_bad_label, b->first_bad_label);
+    me->facts.bad_labels += b->bad_labels;
+    me->facts.valid += me->block.valid;
+    me->facts.positive += me->block.positive;
+    add_weights(b->pw, n, &me->block, &me->weights);
 }
 
 /* Loads a block and looks at it closely where the kernel found something odd. */
@@ -166,72 +93,151 @@ static void fill_block(const cpu_state *cpu, const ghm_plan *plan, const ghm_bat
         ghm_inspect_block(batch, begin, n, b, &me->facts);
         keys(b->px, b->pt, b->pw, n, plan, &me->block);
     }
-    first_of(&me->facts.first_bad_label, b->first_bad_label);
-    me->facts.bad_labels += b->bad_labels;
-    me->facts.valid += me->block.valid;
-    me->facts.positive += me->block.positive;
-    add_weights(b->pw, n, &me->block, &me->weights);
+    note_block(me, n);
 }
 
-static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *batch,
-                       ghm_scan *out)
+/* A pass over hard targets, by every thread. */
+typedef struct sketch_pass {
+    cpu_state *cpu;
+    const ghm_edges *edges;
+    const ghm_batch *batch;
+    ghm_plan plan;
+    bool patterns; /* count 16-bit patterns instead of adding to cells */
+    bool odd;      /* then: something is not finite, or not hard, and where is yet to be found */
+} sketch_pass;
+
+/* Samples a thread's table takes before it is drained. */
+static int64_t pass_limit(const sketch_pass *pass)
 {
-    ghm_plan plan = {edges->split, edges->n_cells, ghm_slot_count(edges), 0, edges->shift};
-    int64_t blocks = block_count(batch);
+    return pass->patterns ? UINT32_MAX : GHM_DRAIN;
+}
+
+static void begin_table(const sketch_pass *pass, ghm_pair *table)
+{
+    if (!pass->patterns) {
+        cpu_mark_splits(table, &pass->plan, pass->edges, GHM_SPLIT);
+    }
+}
+
+static void add_block(const sketch_pass *pass, int64_t block, ghm_pair *table, worker *me)
+{
+    const ghm_kernels *kernels = pass->cpu->kernels;
+    const ghm_batch *batch = pass->batch;
+    int64_t begin = block * GHM_BLOCK;
+    int n = block_size(batch, block);
+    ghm_ahead ahead = ghm_look_ahead(batch, begin + 2 * GHM_BLOCK);
+    if (pass->patterns) {
+        for (int i = 0; i < n; i += GHM_LINE) {
+            ghm_fetch(&ahead, i);
+        }
+        ghm_load_targets(kernels, batch, begin, n, &me->buffers);
+        kernels->tally((const uint16_t *)batch->pred + begin, me->buffers.pt, me->buffers.pw, n,
+                       (uint32_t *)table, &me->block);
+        me->odd |= me->block.suspect != 0;
+        note_block(me, n);
+        return;
+    }
+    fill_block(pass->cpu, &pass->plan, batch, begin, n, me);
+    if (pass->edges->n_sides > FEW_SPLITS) {
+        kernels->settle(&pass->plan, n, &me->block);
+    }
+    kernels->scatter(table, &me->block, n, &pass->plan, &ahead);
+    me->seen |= me->block.seen;
+}
+
+static int end_table(const sketch_pass *pass, ghm_pair *table, ghm_cells *scratch, worker *me)
+{
+    int status = pass->patterns
+                   ? cpu_take_patterns((uint32_t *)table, pass->batch->pred_dtype, pass->edges,
+                                       me->cells, &me->odd)
+                   : cpu_drain(table, &pass->plan, pass->edges, me->seen, scratch, me->cells);
+    me->taken = 0;
+    me->seen = 0;
+    return status;
+}
+
+/* Adds what a thread found to the whole; odd ones find nothing. */
+static int collect(worker *me, ghm_scan *out)
+{
+    int status = me->status;
+    for (int group = 0; group < 2 && status == GHM_OK; group++) {
+        status = ghm_cells_take(&out->cells[group], &me->cells[group]);
+    }
+    add_facts(&out->facts, &me->facts);
+    ghm_weights_add(&out->weights, &me->weights);
+    ghm_cells_free(&me->cells[0]);
+    ghm_cells_free(&me->cells[1]);
+    return status;
+}
+
+static int run_pass(sketch_pass *pass, ghm_scan *out)
+{
+    cpu_state *cpu = pass->cpu;
+    int64_t blocks = block_count(pass->batch);
     int threads = cpu->threads < blocks ? cpu->threads : (int)(blocks ? blocks : 1);
     int status = GHM_OK;
-    plan.trash = plan.stride * (edges->task == GHM_REGRESSION ? 1 : 2);
-    GHM_TRY(cpu_reserve_tables(cpu, (size_t)plan.trash + 1));
 #pragma omp parallel num_threads(threads)
     {
         ghm_pair *table = cpu->tables[omp_get_thread_num()];
         ghm_cells *scratch = &cpu->scratch[omp_get_thread_num()];
         worker *me = new_worker();
-        mark_splits(table, &plan, edges, GHM_SPLIT);
+        begin_table(pass, table);
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
-            if (!me || me->status != GHM_OK) {
+            if (!me || me->status != GHM_OK || me->odd) {
                 continue;
             }
             if (ghm_interrupted()) {
                 me->status = GHM_E_INTERRUPTED;
                 continue;
             }
-            int n = block_size(batch, block);
-            fill_block(cpu, &plan, batch, block * GHM_BLOCK, n, me);
-            ghm_ahead ahead = ghm_look_ahead(batch, (block + 2) * GHM_BLOCK);
-            if (edges->n_sides > FEW_SPLITS) {
-                cpu->kernels->settle(&plan, n, &me->block);
-            }
-            cpu->kernels->scatter(table, &me->block, n, &plan, &ahead);
-            me->seen |= me->block.seen;
-            me->taken += n;
-            if (me->taken > GHM_DRAIN - GHM_BLOCK) {
-                me->status = drain(table, &plan, edges, me->seen, scratch, me->cells);
-                me->taken = 0;
-                me->seen = 0;
-                mark_splits(table, &plan, edges, GHM_SPLIT);
+            add_block(pass, block, table, me);
+            me->taken += GHM_BLOCK;
+            if (me->taken > pass_limit(pass) - GHM_BLOCK) {
+                me->status = end_table(pass, table, scratch, me);
+                begin_table(pass, table);
             }
         }
-        int drained = me ? drain(table, &plan, edges, me->seen, scratch, me->cells) : GHM_E_MEMORY;
+        int ended = me ? end_table(pass, table, scratch, me) : GHM_E_MEMORY;
 #pragma omp critical
         {
-            int mine = me && me->status ? me->status : drained;
-            for (int group = 0; group < 2 && mine == GHM_OK; group++) {
-                mine = ghm_cells_take(&out->cells[group], &me->cells[group]);
-            }
             if (me) {
-                add_facts(&out->facts, &me->facts);
-                ghm_weights_add(&out->weights, &me->weights);
-                ghm_cells_free(&me->cells[0]);
-                ghm_cells_free(&me->cells[1]);
+                me->status = me->status ? me->status : ended;
+                ended = collect(me, out);
+                pass->odd |= me->odd;
             }
-            status = status ? status : mine;
+            status = status ? status : ended;
         }
         free(me);
     }
     if (status == GHM_E_MEMORY) {
         cpu_drop_tables(cpu); /* an undrained table must not leak into the next pass */
+    }
+    return status;
+}
+
+static void reset_scan(const ghm_batch *batch, ghm_scan *out)
+{
+    ghm_cells_free(&out->cells[0]);
+    ghm_cells_free(&out->cells[1]);
+    out->facts = no_facts;
+    out->facts.samples = batch->rows * batch->cols;
+    out->weights = (ghm_weights){{0}};
+}
+
+static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *batch,
+                       ghm_scan *out)
+{
+    sketch_pass pass = {cpu, edges, batch, .patterns = cpu_has_patterns(batch)};
+    uint32_t stride = ghm_slot_count(edges);
+    uint32_t trash = stride * (edges->task == GHM_REGRESSION ? 1 : 2);
+    pass.plan = (ghm_plan){edges->split, edges->n_cells, stride, trash, edges->shift};
+    GHM_TRY(cpu_reserve_tables(cpu, (size_t)trash + 1));
+    int status = run_pass(&pass, out);
+    if (status == GHM_OK && pass.odd) {
+        reset_scan(batch, out);
+        pass.patterns = pass.odd = false;
+        status = run_pass(&pass, out);
     }
     return cpu_end_of_pass(status);
 }
@@ -310,8 +316,7 @@ static int sketch_soft(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
 
 int cpu_sketch(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out)
 {
-    out->facts = no_facts;
-    out->facts.samples = batch->rows * batch->cols;
+    reset_scan(batch, out);
     return batch->target_form == GHM_SOFT ? sketch_soft(state, edges, batch, out)
                                           : sketch_hard(state, edges, batch, out);
 }

@@ -197,6 +197,29 @@ static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, i
     move_on(table, block, whole, n, plan);
 }
 
+static void tally(const uint16_t *restrict x, const float *restrict t, const float *restrict w,
+                  int n, uint32_t *restrict table, ghm_block *restrict block)
+{
+    uint32_t valid = 0, positive = 0, uneven = 0, suspect = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t one = t[i] == 1.0f, hard = one | (t[i] == 0.0f), used = w[i] > 0.0f;
+        uint32_t weight_finite = (ghm_bits(w[i]) & ~SIGN) < INFINITE;
+        block->slot[i] = used ? x[i] | one << 16 : GHM_PATTERNS;
+        valid += used;
+        positive += used & one;
+        uneven |= used & (w[i] != 1.0f);
+        suspect |= (used & (hard ^ 1)) | (weight_finite ^ 1);
+    }
+    block->valid = valid;
+    block->positive = positive;
+    block->uneven = uneven;
+    block->suspect = suspect;
+#pragma GCC unroll 16
+    for (int i = 0; i < n; i++) {
+        table[block->slot[i]]++;
+    }
+}
+
 static inline float power(float g, float gamma)
 {
     return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
@@ -294,6 +317,7 @@ const ghm_kernels TABLE(GHM_ISA) = {
     .boxes = boxes,
     .settle = settle,
     .scatter = scatter,
+    .tally = tally,
     .classes_slope = classes_slope,
     .boxes_slope = boxes_slope,
 };

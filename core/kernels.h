@@ -83,12 +83,19 @@ typedef struct ghm_kernels {
     /* Adds the block to a table, and moves on what is beyond an edge in a cell with GHM_SPLIT. */
     void (*scatter)(ghm_pair *table, const ghm_block *block, int n, const ghm_plan *plan,
                     const ghm_ahead *ahead);
+    /* x: 16-bit logits, whose patterns are counted in table[GHM_PATTERNS + 1], positives above
+     * negatives. Of the block, valid, positive, uneven and suspect tell of weights and targets. */
+    void (*tally)(const uint16_t *x, const float *t, const float *w, int n, uint32_t *table,
+                  ghm_block *block);
     /* Hard targets. */
     void (*classes_slope)(const float *x, const float *t, const float *w, int n,
                           const ghm_slopes *slopes, ghm_results *out);
     void (*boxes_slope)(const float *pred, const float *target, const float *w, int n,
                         const ghm_slopes *slopes, ghm_results *out);
 } ghm_kernels;
+
+/* Where tally counts ignored samples: beyond the 16-bit patterns of negatives and of positives. */
+enum { GHM_PATTERNS = 1 << 17 };
 
 extern const ghm_kernels ghm_kernels_plain, ghm_kernels_avx2, ghm_kernels_avx512;
 

@@ -59,6 +59,54 @@ function TestCoreDtypes.test_every_half_and_bfloat_pattern_is_widened_exactly()
     end
 end
 
+-- So many 16-bit logits are counted by their patterns instead of being added cell by cell.
+local MANY = 2 ^ 18 + 37
+
+local function many(dtype, spoil)
+    local x, t, w = samples.detector { MANY }
+    x = x:convert(dtype)
+    if spoil then
+        spoil(x, t, w)
+    end
+    return samples.class_batch(x, t, w), samples.class_batch(as_f4(x), t, w)
+end
+
+function TestCoreDtypes.test_counted_patterns_are_the_same_cells()
+    for _, dtype in ipairs { "f2", "bf16" } do
+        -- few edges, many, and none at all
+        for _, bins in ipairs { { 10 }, { 10, 30, 64, 1000 }, { 1 } } do
+            local counted, wide = many(dtype)
+            local one = samples.sketch_of({ bins = bins }, counted)
+            lu.assertEquals(one:digest(), samples.sketch_of({ bins = bins }, wide):digest(), dtype)
+            lu.assertTrue(one:facts().positive > 0 and one:facts().valid < MANY)
+        end
+    end
+end
+
+function TestCoreDtypes.test_counted_patterns_tell_of_odd_samples_where_they_are()
+    local spoils = {
+        logit = function(x) x.ptr[200003] = 0x7c01 end,
+        target = function(_, t) t.ptr[200003] = 0 / 0 end,
+        weight = function(_, _, w) w.ptr[200003] = math.huge end,
+    }
+    for what, spoil in pairs(spoils) do
+        local counted, wide = many("f2", function(x, t, w)
+            w.ptr[200003] = 1
+            spoil(x, t, w)
+        end)
+        local ignore = { nonfinite = "ignore" }
+        local one = samples.sketch_of({ bins = 10 }, counted, ignore)
+        lu.assertEquals(one:facts().nonfinite, 1, what)
+        lu.assertEquals(one:digest(), samples.sketch_of({ bins = 10 }, wide, ignore):digest(), what)
+        lu.assertErrorMsgContains("the first at row 200003", samples.sketch_of, { bins = 10 },
+            counted)
+    end
+    local soft = many("f2", function(_, t, w)
+        t.ptr[200003], w.ptr[200003] = 0.5, 1
+    end)
+    lu.assertTrue(samples.sketch_of({ bins = 10 }, soft):is_soft())
+end
+
 function TestCoreDtypes.test_boxes_of_every_dtype()
     for _, pred in ipairs { "f2", "bf16", "f4" } do
         for _, target in ipairs { "f2", "bf16", "f4", "u1" } do
