@@ -2,6 +2,7 @@ local lu = require "luaunit"
 local bytes = require "dump_bytes"
 local json = require "ghm.show.json"
 local posix = require "ghm.posix"
+local torch = require "torch_bytes"
 
 local TestInspect = {}
 _G.TestInspect = TestInspect
@@ -27,12 +28,12 @@ function TestInspect:run(words)
         posix.quote(script), words))
 end
 
-function TestInspect:test_shows_type_role_range_and_the_first_nonfinite_place()
+function TestInspect:test_shows_type_use_range_and_the_first_nonfinite_place()
     local output, status = self:run "b.npz"
     lu.assertEquals(status, 0)
-    lu.assertStrMatches(output:match "logits[^\n]*",
-        "logits +f4%[2,3%] +logits +%-2 +4 +1 +2, first at %[1,1%] +inflated")
-    lu.assertStrMatches(output:match "\npred([^\n]*)", " +f8%[1%] +box_pred +1 +1 +0 +0 +converted")
+    lu.assertStrMatches(output:match "\nlogits[^\n]*",
+        "\nlogits +f4%[2,3%] +%- +%-2 +4 +1 +2, first at %[1,1%] +inflated")
+    lu.assertStrMatches(output:match "\npred([^\n]*)", " +f8%[1%] +%- +1 +1 +0 +0 +converted")
     lu.assertStrContains(output, "in all: files 1, refused 0, arrays 2, elements 7, non-finite 2")
 end
 
@@ -43,6 +44,90 @@ function TestInspect:test_json_has_the_same()
     local row = decoded.files[1].arrays[1]
     lu.assertEquals({ row.name, row.shape[2], row.first_nonfinite[1], row.min, row.mean },
         { "logits", 3, 1, -2, 0.75 })
+end
+
+-- A dump of one-byte arrays: { { name, shape as Python text, bytes }, ... }.
+function TestInspect:dump(arrays)
+    local members = {}
+    for k, a in ipairs(arrays) do
+        members[k] = { name = a[1] .. ".npy", data = bytes.npy { descr = "|u1", shape = a[2],
+            data = ("\0"):rep(a[3]) } }
+    end
+    self.folder:write("b.npz", bytes.zip(members))
+    local output, status = self:run "b.npz --json"
+    lu.assertEquals(status, 0)
+    local found, why = json.decode(output).files[1], {}
+    for _, row in ipairs(found.arrays) do
+        why[row.name] = #row.roles > 0 and table.concat(row.roles, " ") or row.unused
+    end
+    return why, found.losses, (self:run "b.npz")
+end
+
+function TestInspect:test_tells_what_each_array_is_used_as_or_why_it_is_not()
+    local why, losses, shown = self:dump { { "cls_logits", "(2, 3)", 6 }, { "target", "(2, 3)", 6 },
+        { "pred", "(2, 3)", 6 }, { "labels", "(2,)", 2 }, { "label_weights", "(2,)", 2 },
+        { "step", "()", 1 } }
+    lu.assertEquals(why, { cls_logits = "logits", target = "target box_target", pred = "box_pred",
+        labels = "as labels, target goes first", label_weights = "weight box_weight",
+        step = "no usual name" })
+    local call = losses.classification.calls[1]
+    lu.assertEquals({ call.rows, call.cols, call.weight_per_row }, { 2, 3, true })
+    lu.assertEquals(call.names, { pred = "cls_logits", target = "target",
+        weight = "label_weights" })
+    lu.assertStrContains(call.notes[1], "is converted to f4")
+    lu.assertStrContains(shown, "classification  2 rows of 3, logits from cls_logits, target,")
+    lu.assertStrContains(shown, "labels (as labels, target goes first), step (no usual name)")
+end
+
+function TestInspect:test_tells_the_levels_of_a_pyramid_and_what_they_share()
+    local why, losses = self:dump { { "P3_logits", "(4, 3)", 12 }, { "P3_labels", "(4,)", 4 },
+        { "P10_logits", "(1, 3)", 3 }, { "P10_labels", "(1,)", 1 } }
+    lu.assertEquals(why, { P3_logits = "logits", P3_labels = "labels", P10_logits = "logits",
+        P10_labels = "labels" })
+    local calls = losses.classification.calls
+    lu.assertEquals({ #calls, calls[1].level, calls[2].level, calls[2].rows },
+        { 2, "P3", "P10", 1 })
+end
+
+function TestInspect:test_tells_why_there_is_no_call()
+    local why, losses, shown = self:dump { { "logits", "(2, 3)", 6 }, { "target", "(3, 2)", 6 } }
+    lu.assertEquals(why, { logits = "see classification", target = "see classification" })
+    lu.assertEquals(losses.classification.problem,
+        "target is u1[3,2], expected the shape of the logits or predictions, u1[2,3]")
+    lu.assertStrContains(losses.regression.problem, "no array looks like predictions")
+    lu.assertStrContains(shown, "classification  no call: target is u1[3,2]")
+end
+
+function TestInspect:test_inspects_every_format()
+    self.folder:write("a.npy", bytes.npy {})
+    self.folder:write("c.safetensors", bytes.safetensors {})
+    self.folder:write("d.pt", torch.archive {})
+    local formats = {}
+    for k, file in ipairs(json.decode((self:run "--json .")).files) do
+        formats[k] = ("%s %s"):format(file.format, file.arrays[1].max)
+    end
+    lu.assertEquals(formats, { "npy 3", "npz 4", "safetensors 3", "pt 3" })
+end
+
+function TestInspect:test_looks_at_long_arrays_in_pieces()
+    local n = 2 ^ 20 * 2 + 3 -- of two pieces and a bit
+    local zeros = ("\0"):rep(4)
+    local data = zeros:rep(n - 2) .. bytes.pack("float", { 1 / 0, 5 })
+    for _, method in ipairs { 0, 8 } do
+        self.folder:write("b.npz", bytes.zip { { name = "x.npy", method = method, data = bytes.npy {
+            shape = ("(%d, 1)"):format(n), data = data } } })
+        local row = json.decode((self:run "b.npz --json")).files[1].arrays[1]
+        lu.assertEquals({ row.n, row.max, row.zeros, row.nonfinite, row.first_nonfinite[1] },
+            { n, 5, n - 2, 1, n - 2 })
+        lu.assertAlmostEquals(row.mean, 5 / (n - 1), 1e-18)
+    end
+end
+
+function TestInspect:test_a_saved_sketch_is_no_dump()
+    self.folder:write("x.sketch", "ghmskch and what follows")
+    local output, status = self:run "x.sketch"
+    lu.assertEquals(status, 3)
+    lu.assertStrContains(output, "x.sketch: a saved sketch, expected a dump")
 end
 
 function TestInspect:test_a_refused_file_is_reported_and_the_rest_goes_on()
@@ -74,9 +159,12 @@ function TestInspect:test_exit_3_when_nothing_is_sound()
     lu.assertStrContains(output, "error: none.npz")
 end
 
-function TestInspect:test_a_stored_member_with_a_wrong_crc_is_refused()
+function TestInspect:test_stored_elements_with_a_wrong_crc_are_refused()
     self.folder:write("a.npz", bytes.zip { { name = "x.npy", data = bytes.npy {}, crc = 7 } })
-    local output, status = self:run "a.npz"
-    lu.assertEquals(status, 3)
-    lu.assertStrContains(output, "CRC-32")
+    self.folder:write("a.pt", torch.archive { storages = { { "0", ("\0"):rep(12), { crc = 7 } } } })
+    for _, name in ipairs { "a.npz", "a.pt" } do
+        local output, status = self:run(name)
+        lu.assertEquals(status, 3)
+        lu.assertStrContains(output, "CRC-32")
+    end
 end

@@ -47,6 +47,16 @@ function M.count(shape)
     return empty and 0 or n <= LARGEST and n or nil
 end
 
+-- The place of the flat element i of a shape: list of 0-based indices, one for each axis.
+function M.place(shape, i)
+    local indices = {}
+    for axis = #shape, 1, -1 do
+        indices[axis] = i % shape[axis]
+        i = math.floor(i / shape[axis])
+    end
+    return indices
+end
+
 function M.shape_text(shape)
     local dims = {}
     for k, dim in ipairs(shape) do
@@ -144,12 +154,7 @@ end
 
 -- The place of the flat element i: list of 0-based indices, one for each axis.
 function Array:place(i)
-    local indices = {}
-    for axis = #self.shape, 1, -1 do
-        indices[axis] = i % self.shape[axis]
-        i = math.floor(i / self.shape[axis])
-    end
-    return indices
+    return M.place(self.shape, i)
 end
 
 -- Nested lists of plain numbers in the array's shape; a number for a scalar.

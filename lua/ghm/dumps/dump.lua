@@ -7,7 +7,6 @@ local mapfile = require "ghm.dumps.mapfile"
 local natural = require "ghm.dumps.natural"
 local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
-local roles = require "ghm.dumps.roles"
 
 ffi.cdef [[
 typedef struct {
@@ -177,32 +176,6 @@ end
 function File:close()
     self.source:close()
     self.cache = {}
-end
-
--- Reads a whole dump, every CRC checked, one array at a time -> { path, format, warnings, arrays =
--- list of { name, dtype, shape, n, bytes, stored, roles (list), and what array:summary gives, but
--- first_nonfinite as one index for each axis } }. Fault "dump".
-function M.inspect(path)
-    local file = M.open(path, { check_crc = true })
-    local rows = {}
-    for k, name in ipairs(file.names) do
-        local entry, a = file.entries[name], file:get(name)
-        local row = a:summary()
-        row.first_nonfinite = row.first_nonfinite and a:place(row.first_nonfinite)
-        a:free() -- before the next one is inflated
-        for _, key in ipairs { "name", "dtype", "shape", "n", "bytes", "stored" } do
-            row[key] = entry[key]
-        end
-        row.roles = {}
-        for _, role in ipairs(roles.roles) do
-            if roles.find(file, role) == name then
-                table.insert(row.roles, role)
-            end
-        end
-        rows[k] = row
-    end
-    file:close()
-    return { path = path, format = file.format, warnings = file.warnings, arrays = rows }
 end
 
 return M

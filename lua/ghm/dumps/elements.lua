@@ -143,4 +143,15 @@ function M.entry(file, name, info, offset)
     }
 end
 
+-- Makes an entry call check() before each reading of its elements.
+function M.guard(entry, check)
+    for _, way in ipairs { "read", "pieces" } do
+        local plain = entry[way]
+        entry[way] = function()
+            check()
+            return plain()
+        end
+    end
+end
+
 return M

@@ -34,12 +34,10 @@ end
 local function stored_entry(file, name, member, opts)
     local entry, start = npy.entry(file, name, member.offset, member.size)
     check_size(file, name, member, start, entry.bytes)
-    local read = entry.read
-    function entry.read()
-        if opts.check_crc then
+    if opts.check_crc then
+        elements.guard(entry, function()
             zip.check_crc(file, name, member)
-        end
-        return read()
+        end)
     end
     return entry
 end

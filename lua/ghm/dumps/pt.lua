@@ -137,12 +137,10 @@ function Archive:add_tensor(name, args)
     local info, offset = self:layout(name, args, dtype, n_stored)
     local entry = elements.entry(self.file, name, info,
         member.offset + offset * array.itemsize[dtype])
-    local read = entry.read
-    function entry.read()
-        if self.opts.check_crc then
+    if self.opts.check_crc then
+        elements.guard(entry, function()
             self:check_crc(name, member)
-        end
-        return read()
+        end)
     end
     self.entries[#self.entries + 1] = entry
 end

@@ -101,16 +101,19 @@ local function call_of(file, task, wanted)
     return names
 end
 
--- What stands before or behind the usual names of a role's array, where it looks like a level: a
--- list in natural order.
+-- What stands before or behind a usual name in an array's, where it looks like a level, else nil.
+local function level_in(name, usual)
+    local rest = #name > #usual and (name:sub(-#usual) == usual and name:sub(1, -#usual - 1)
+        or name:sub(1, #usual) == usual and name:sub(#usual + 1))
+    return rest and (rest:match "^(%a*%d+)[_./:-]$" or rest:match "^[_./:-](%a*%d+)$") or nil
+end
+
+-- The levels of a role's arrays: a list in natural order.
 local function levels_of(file, role)
     local levels = {}
     for _, name in ipairs(file.names) do
         for _, usual in ipairs(M.usual[role]) do
-            local rest = #name > #usual and (name:sub(-#usual) == usual and name:sub(1, -#usual - 1)
-                or name:sub(1, #usual) == usual and name:sub(#usual + 1))
-            local level = rest and (rest:match "^(%a*%d+)[_./:-]$"
-                or rest:match "^[_./:-](%a*%d+)$")
+            local level = level_in(name, usual)
             if level and with_level(file, usual, level) == name and not levels[level] then
                 levels[level] = true
                 levels[#levels + 1] = level
@@ -119,6 +122,22 @@ local function levels_of(file, role)
     end
     table.sort(levels, natural)
     return levels
+end
+
+-- The roles that an array of this name may play, alone or as one of a level: list of { task, part,
+-- role }.
+function M.of(name)
+    local found = {}
+    for _, task in ipairs { "classification", "regression" } do
+        for _, part in ipairs { "pred", "target", "labels", "weight" } do
+            local role, fits = parts[task][part], false
+            for _, usual in ipairs(M.usual[role] or {}) do
+                fits = fits or name == usual or level_in(name, usual) ~= nil
+            end
+            found[#found + 1] = fits and { task = task, part = part, role = role } or nil
+        end
+    end
+    return found
 end
 
 -- The calls of the loss that an open dump holds, in order: list of { pred, target or labels,
