@@ -172,6 +172,16 @@ function TestGnuplot.test_heat_maps_are_drawn()
     lu.assertNil((gnuplot.draw(folder .. "/d", heat { z = { {}, {} } }, { "svg" })))
 end
 
+function TestGnuplot.test_names_at_a_heat_map_are_no_markup()
+    need_gnuplot()
+    local whole = heat { xnames = { "P3_logits", "a^b & {c}" } }
+    gnuplot.draw(folder .. "/d", { panels = { whole, figure() } }, { "svg" })
+    local drawn = contents(folder .. "/d.svg")
+    lu.assertStrContains(drawn, "<text>P3_logits</text>")
+    lu.assertStrContains(drawn, "<text>a^b &amp; {c}</text>")
+    lu.assertNil(drawn:find("10^{", 1, true)) -- the numbers of the next panel are
+end
+
 function TestGnuplot.test_nothing_to_draw_is_said_and_leaves_no_image()
     local plot = { series = { steps("x", { 0, 1 }, { 0 / 0 }) } }
     local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg" })

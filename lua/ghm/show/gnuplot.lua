@@ -242,8 +242,8 @@ local function one_plot(figure, blocks, commands, key, points, font)
     local parts, x, y, yrange, colours = (figure.heat and heat_parts or series_parts)(figure,
         blocks)
     local drawn = #parts > 0
-    add("unset label; unset arrow; unset object; set xtics %s; set ytics autofreq",
-        figure.xstep or "autofreq")
+    add("unset label; unset arrow; unset object; set xtics %s enhanced; "
+        .. "set ytics autofreq enhanced", figure.xstep or "autofreq")
     axis_lines(add, "x", figure.xlog, figure.xrange or figure.heat and x, x[1], x[2])
     axis_lines(add, "y", figure.ylog, yrange, y[1], y[2])
     add("set xlabel %s noenhanced", quoted(figure.xlabel or ""))

@@ -44,7 +44,7 @@ local function named_tics(add, axis, names, sides, most, quoted)
         tics[#tics + 1] = ("%s %.9g"):format(quoted(text.fit(text.one_line(names[k]), 16)),
             (sides[k] + sides[k + 1]) / 2)
     end
-    add("set %stics (%s)", axis, table.concat(tics, ", "))
+    add("set %stics (%s) noenhanced", axis, table.concat(tics, ", "))
 end
 
 -- Adds the commands that lay out the axes and colours, after those of the axes.
