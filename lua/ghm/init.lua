@@ -12,6 +12,7 @@ local modules = {
     warnings = "ghm.studies.warnings", bootstrap = "ghm.studies.bootstrap",
     bins_study = "ghm.studies.bins_study",
     losses_study = "ghm.studies.losses_study", losses_parts = "ghm.studies.losses_parts",
+    density_study = "ghm.studies.density_study", density_figures = "ghm.studies.density_figures",
     losses_figures = "ghm.studies.losses_figures",
     bins_figures = "ghm.studies.bins_figures",
     cli = "ghm.runner.cli", experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",

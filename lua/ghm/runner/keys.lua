@@ -2,7 +2,8 @@
 --
 --   keys { "bins", "momentum", single = true }   -> the `keys` of a cli spec
 --
--- Defaults come from the core. A script that sweeps a key gives its own: { bins = "5:50:5" }.
+-- Defaults come from the core. A script that sweeps a key gives its own, { bins = "5:50:5" }; a
+-- number, { bins = 30 }, leaves the key single.
 
 local calls = require "ghm.studies.calls"
 local clib = require "ghm.clib"
@@ -42,7 +43,8 @@ return function(wanted)
             key[field] = value
         end
         if wanted[name] then
-            key.default, key.single = wanted[name], false
+            key.default = wanted[name]
+            key.single = wanted.single and type(wanted[name]) == "number"
         end
         list[i] = key
     end

@@ -19,11 +19,12 @@ function M.views(batch, call)
         or facts.positive == 0 then
         return {}
     end
+    -- one positive for each valid row may still not be one in each: then there is no such view
     local ok, margins = pcall(softmax.margins, batch, "true_class")
     if not ok and not fault.is(margins) then
         error(margins, 0)
     end
-    return ok and { { name = "softmax", batch = margins } } or {}
+    return ok and { { name = "softmax", batch = margins, optional = true } } or {}
 end
 
 local function part_of(x, what, prefix, task, calls, list)

@@ -44,10 +44,11 @@ end
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
 --   spec.nonfinite                   "error" or "ignore"
 --   spec.views(batch, call)          further batches made of a call's data while that is at hand, a
---                                    list of { name, batch }: call.views[name] = { sketch, facts }
---   spec.collect(call)               called for each call of a sound step, in order
+--                                    list of { name, batch, optional }: call.views[name] =
+--                                    { sketch, facts }. optional: none where the batch is refused
 --   spec.keep(step, calls, valid)    called after each sound step with its calls; valid: samples so
 --                                    far
+--   spec.collect(call)               called after that for each of the calls, in order
 --   spec.progress(done, total)       called at the start, and after each sound step
 function M.read(source, spec)
     local empty = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
@@ -69,20 +70,24 @@ function M.read(source, spec)
             fit(call, calls[1] or fresh[1] or call)
             for _, view in ipairs(not batch.saved and spec.views and spec.views(batch, call)
                 or {}) do
-                local sketch, facts = empty:of(view.batch, opts)
-                call.views[view.name] = { sketch = sketch, facts = facts }
+                local ok, sketch, facts = pcall(empty.of, empty, view.batch, opts)
+                if not ok and not (view.optional and fault.is(sketch)
+                    and sketch.kind ~= "interrupted") then
+                    error(sketch, 0)
+                end
+                call.views[view.name] = ok and { sketch = sketch, facts = facts } or nil
             end
             fresh[k] = call
         end
         for _, call in ipairs(fresh) do -- all calls of a step, or none
             calls[#calls + 1] = call
             valid = valid + call.facts.valid
-            if spec.collect then
-                spec.collect(call)
-            end
         end
         done = done + 1
         keep(step, fresh, valid)
+        for _, call in ipairs(spec.collect and fresh or {}) do
+            spec.collect(call)
+        end
         progress(done, #source.steps)
     end)
     if valid == 0 then

@@ -1,0 +1,252 @@
+-- The figures of the study of densities.
+
+local curves = require "ghm.studies.curves"
+local termplot = require "ghm.show.termplot"
+
+local M = {}
+
+M.EXTREME = 4 -- classes drawn: those whose densities lie farthest from that of all
+local ROWS = 48 -- of a heat map: of more steps, neighbours are added up
+
+-- Share of the samples per unit of g, region by region.
+local function density(R, N, bins)
+    local values = {}
+    for j, count in ipairs(R) do
+        values[j] = count * bins / N
+    end
+    return values
+end
+
+local function steps_of(part, bins, also)
+    local series = { label = part.name, style = "steps", x = curves.edges(bins),
+        y = density(part.R, part.N, bins) }
+    for key, value in pairs(also or {}) do
+        series[key] = value
+    end
+    return series
+end
+
+local function figure_of(title, series)
+    return { title = title, xlabel = "gradient norm g", ylabel = "gradient density GD(g) / N",
+        ylog = true, xrange = { 0, 1 }, series = series }
+end
+
+-- All samples and the groups, each by its own number of samples; the exact density where asked for.
+local function density_figure(found, eps)
+    local series = { steps_of(found.all, found.bins, { colour = 7 }) }
+    for k, part in ipairs(found.groups) do
+        series[k + 1] = steps_of(part, found.bins, { colour = k })
+    end
+    if eps and found.whole then
+        local g = curves.grid(400)
+        series[#series + 1] = { label = ("exact, window %.3g"):format(eps), style = "reference",
+            x = g, y = curves.exact_density(found.whole, g, eps, found.mu) }
+    end
+    return figure_of(#found.groups > 0 and "Gradient density, each group for itself"
+        or "Gradient density", series)
+end
+
+-- Steps as rows of at most ROWS sums of neighbours -> lists of densities, and their names.
+local function heat_rows(found)
+    local z, names = {}, {}
+    local every = math.ceil(#found.steps / ROWS)
+    for first = 1, #found.steps, every do
+        local R, N = {}, 0
+        for k = first, math.min(first + every - 1, #found.steps) do
+            for j, count in ipairs(found.steps[k].R) do
+                R[j], N = (R[j] or 0) + count, N + count
+            end
+        end
+        z[#z + 1], names[#names + 1] = density(R, N, found.bins), found.steps[first].name
+    end
+    return z, names
+end
+
+local function heat_figure(found, z, names)
+    local sides = {}
+    for k = 0, #z do
+        sides[k + 1] = k
+    end
+    return { title = "Gradient density over the steps", xlabel = "gradient norm g", ylabel = "step",
+        heat = { x = curves.edges(found.bins), y = sides, z = z, ynames = names, log = true,
+            label = "gradient density GD(g) / N" } }
+end
+
+-- How far the spread over regions lies from that of the step before, and of all.
+local function distances_figure(found)
+    local before = { label = "to the step before", style = "linespoints", x = {}, y = {} }
+    local chance = { label = "the same by chance, 95 %", style = "lines", dash = true, colour = 7,
+        x = {}, y = {} }
+    local all = { label = "to all steps together", style = "linespoints", x = {}, y = {} }
+    for _, row in ipairs(found.rows) do
+        if row.kind == "step" then
+            local k = #all.x + 1
+            all.x[k], before.x[k], chance.x[k] = k, k, k
+            all.y[k], before.y[k], chance.y[k] = row.distance, row.step_distance, row.chance
+        end
+    end
+    return { title = "Distance between the densities of steps", xlabel = "dumped step, in order",
+        ylabel = "Jensen-Shannon distance", yrange = { 0, nil }, series = { all, before, chance } }
+end
+
+local function classes_figure(found)
+    local rows = {}
+    for _, row in ipairs(found.rows) do
+        rows[#rows + 1] = row.kind == "class" and row or nil
+    end
+    table.sort(rows, function(a, b)
+        return a.distance > b.distance
+    end)
+    local series = { steps_of(found.all, found.bins, { colour = 7, label = "all" }) }
+    for k = 1, math.min(M.EXTREME, #rows) do
+        series[k + 1] = steps_of(rows[k].part, found.bins, { colour = k })
+    end
+    local what = found.task == "regression" and "columns" or "classes"
+    return figure_of(("Gradient density of the %s%s"):format(what, #rows > M.EXTREME
+        and " farthest from all" or ""), series)
+end
+
+local function levels_figure(found)
+    local series = {}
+    for k, part in ipairs(found.levels) do
+        series[k] = part.N > 0 and steps_of(part, found.bins) or nil
+    end
+    local figure = figure_of("Gradient density of the calls of a step", series)
+    figure.ordered = true
+    return figure
+end
+
+M.ENOUGH = 10 -- samples of a region that make a point of the calibration
+
+local function calibration_figure(found)
+    local points = { label = "regions of p", style = "linespoints", x = {}, y = {} }
+    for _, region in ipairs(found.calibration) do
+        if region.n >= M.ENOUGH then
+            points.x[#points.x + 1], points.y[#points.y + 1] = region.predicted, region.observed
+        end
+    end
+    return { title = "Predicted probability against observed share", width = 620,
+        xlabel = "mean predicted probability", ylabel = "share of positives", xrange = { 0, 1 },
+        yrange = { 0, 1 }, key = "below", series = { points,
+            { label = "calibrated", style = "reference", x = { 0, 1 }, y = { 0, 1 } } } }
+end
+
+-- found: of density_study.of; eps: window of the exact density, nil for none. Returns a list of
+-- { name, figure }, and the terminal's plot.
+function M.draw(found, eps)
+    local figures = { { name = "density", figure = density_figure(found, eps) } }
+    local z, names = heat_rows(found)
+    local function add(name, wanted, draw)
+        if wanted then
+            figures[#figures + 1] = { name = name, figure = draw(found, z, names) }
+        end
+    end
+    add("steps", #found.steps > 1, heat_figure)
+    add("distances", #found.steps > 2, distances_figure)
+    add("classes", #found.classes > 0, classes_figure)
+    add("levels", #found.levels > 0, levels_figure)
+    add("calibration", found.calibration, calibration_figure)
+    if #found.steps > 1 then
+        return figures, termplot.heat { title = "gradient density GD/N by step",
+            x = curves.edges(found.bins), z = z, names = names, log = true, width = 64,
+            xlabel = "gradient norm g", label = "GD/N" }
+    end
+    local plot = { title = ("gradient density GD/N at M = %d"):format(found.bins), log = true,
+        edges = curves.edges(found.bins), values = density(found.all.R, found.all.N, found.bins),
+        xlabel = "gradient norm g" }
+    if eps and found.whole then
+        local fine, g = 2 * found.bins, {}
+        for i = 1, fine do
+            g[i] = (i - 0.5) / fine
+        end
+        plot.reference = { edges = curves.edges(fine), label = "exact density",
+            values = curves.exact_density(found.whole, g, eps, found.mu) }
+    end
+    return figures, termplot.steps(plot)
+end
+
+-- -- the answer ----------------------------------------------------------------------------------
+
+local function percent(share)
+    return ("%.3g %%"):format(100 * share)
+end
+
+-- What the density is shaped like: its ends against the middle half.
+function M.shape(R)
+    local bins, middle = #R, {}
+    for j = math.floor(bins / 4) + 1, math.ceil(3 * bins / 4) do
+        middle[#middle + 1] = R[j]
+    end
+    table.sort(middle)
+    local typical = middle[math.ceil(#middle / 2)]
+    local left, right = R[1] > 2 * typical, R[bins] > 2 * typical
+    return left and right and "U-shaped" or left and "falling" or right and "rising" or "flat"
+end
+
+local function shape_line(found)
+    local row = found.rows[1]
+    local parts = {}
+    for _, part in ipairs(found.groups) do
+        if part.N > 0 then
+            parts[#parts + 1] = ("of %s %s"):format(part.name, M.shape(part.R))
+        end
+    end
+    return ("The density is %s: %s of the samples have g < %.3g, %s have g >= %.3g%s%s."):format(
+        M.shape(found.all.R), percent(row.first_share), 1 / found.bins, percent(row.last_share),
+        1 - 1 / found.bins, #parts > 0 and "; " or "", table.concat(parts, ", "))
+end
+
+local function drift_line(found)
+    local worst, last
+    for _, row in ipairs(found.rows) do
+        if row.step_distance then
+            worst = (not worst or row.step_distance > worst.step_distance) and row or worst
+            last = row
+        end
+    end
+    if not worst then
+        return "One step: nothing can be said of drift."
+    end
+    return ("Over %d steps it moves most at %s (Jensen-Shannon distance %.2g, by chance %.2g); "
+        .. "the last step lies %.2g from the one before (by chance %.2g): %s."):format(#found.steps,
+        worst.name, worst.step_distance, worst.chance, last.step_distance, last.chance,
+        last.step_distance <= last.chance and "settled" or "still moving")
+end
+
+local function parts_line(found)
+    local lines, far = {}, {}
+    for _, row in ipairs(found.rows) do
+        local best = far[row.kind]
+        if row.distance and (not best or row.distance > best.distance) then
+            far[row.kind] = row
+        end
+    end
+    for _, kind in ipairs { "class", "level" } do
+        if far[kind] then
+            lines[#lines + 1] = ("%s lies farthest from all (%.2g, by chance %.2g)"):format(
+                far[kind].name, far[kind].distance, far[kind].chance)
+        end
+    end
+    local error = found.rows[1].calibration
+    if error then
+        local worst
+        for _, region in ipairs(found.calibration) do
+            local off = region.n >= M.ENOUGH and math.abs(region.predicted - region.observed)
+            worst = off and (not worst or off > worst.off) and { off = off, region = region }
+                or worst
+        end
+        lines[#lines + 1] = ("probabilities are off by %.2g on average, most at p = %.2f, where "
+            .. "%.2f are positives"):format(error, worst.region.predicted, worst.region.observed)
+    end
+    local line = table.concat(lines, "; ")
+    return line ~= "" and line:sub(1, 1):upper() .. line:sub(2) .. "." or nil
+end
+
+-- Three sentences: shape, drift, parts.
+function M.answer(found)
+    local lines = { shape_line(found), drift_line(found) }
+    lines[#lines + 1] = parts_line(found)
+    return lines
+end
+
+return M

@@ -1,0 +1,235 @@
+-- The study of densities: columns, distances, calibration and parts against single samples, and
+-- density.lua as a user runs it.
+
+local lu = require "luaunit"
+local columns = require "ghm.columns"
+local csv = require "ghm.show.csv"
+local close = require "close"
+local ghm = require "ghm"
+local oracle = require "oracle"
+local samples = require "samples"
+local scripts = require "scripts"
+
+local study, figures = ghm.density_study, ghm.density_figures
+
+local TestColumns = {}
+_G.TestColumns = TestColumns
+
+-- What all columns of a batch add up to is the batch.
+local function check_columns(task, one, where)
+    local whole = ghm.sketch.new { task = task, bins = { 3, 10 }, mu = 0.02 }
+    local parts, seen = whole:like(), 0
+    whole:add(one)
+    for c, column in columns.each(one) do
+        lu.assertEquals({ column.cols, column.rows, c }, { 1, one.rows, seen }, where)
+        parts:add(column)
+        seen = seen + 1
+    end
+    lu.assertEquals(seen, one.cols, where)
+    if not whole:is_soft() then
+        lu.assertEquals(parts:digest(), whole:digest(), where)
+    end
+    lu.assertEquals(samples.regions(parts, 10, 0.02), samples.regions(whole, 10, 0.02), where)
+    lu.assertEquals(parts:facts(), whole:facts(), where)
+end
+
+function TestColumns.test_columns_of_logits_add_up_to_all()
+    for _, cols in ipairs { 1, 2, 7 } do
+        local x, t, w = samples.detector { 80, cols }
+        local labels = samples.fill({ 80 }, function() return math.random(-1, cols) end, "i8")
+        local rows = samples.flags({ 80 }, 0.8)
+        for name, parts in pairs { dense = { logits = x, target = t, weight = w },
+            rows = { logits = x, target = t:convert "u1", weight = rows },
+            halves = { logits = x:convert "f2", target = t }, bf16 = { logits = x:convert "bf16",
+            target = t:convert "bf16", weight = w:convert "u1" },
+            zero = cols > 1 and { logits = x, labels = labels, weight = rows } or nil,
+            one = cols > 1 and { logits = x, labels = labels, base = "one_based" } or nil } do
+            check_columns("classification", ghm.batch.classification(parts),
+                ("%s, %d columns"):format(name, cols))
+        end
+    end
+    check_columns("classification", ghm.batch.classification { logits = samples.normals({ 50, 3 },
+        0, 2), target = samples.shares { 50, 3 } }, "soft")
+end
+
+function TestColumns.test_columns_of_boxes_add_up_to_all()
+    local pred, target, w = samples.boxes { 80, 4 }
+    check_columns("regression", samples.box_batch(pred, target, w), "boxes")
+    check_columns("regression", ghm.batch.regression { pred = pred, target = target,
+        weight = samples.flags({ 80 }, 0.5) }, "weights of rows")
+end
+
+local TestDensityStudy = {}
+_G.TestDensityStudy = TestDensityStudy
+
+function TestDensityStudy.test_distances_of_histograms()
+    local half = -0.5 * math.log(0.5) / math.log(2)
+    for _, case in ipairs { { { 3, 1, 2 }, { 6, 2, 4 }, 0 }, { { 5, 0 }, { 0, 9 }, 1 },
+        -- shares (1, 0) and (1/2, 1/2): (1 log 4/3 + 1/2 log 2/3 + 1/2 log 2) / 2
+        { { 7, 0 }, { 4, 4 }, math.sqrt((math.log(4 / 3) + 0.5 * math.log(2 / 3)
+            + 0.5 * math.log(2)) / math.log(2) / 2) },
+        { { 1, 1, 0 }, { 0, 1, 1 }, math.sqrt(half) } } do
+        close(study.distance(case[1], case[2]), case[3], { abs = 1e-12 }, "distance")
+        close(study.distance(case[2], case[1]), case[3], { abs = 1e-12 }, "the other way")
+    end
+    lu.assertNil(study.distance({ 0, 0 }, { 1, 2 }))
+end
+
+-- Samples of one distribution: in one case of twenty they lie farther apart than that.
+function TestDensityStudy.test_chance_is_what_equal_distributions_show()
+    local farther, cases = 0, 200
+    for case = 1, cases do
+        local R, S = { 0, 0, 0, 0 }, { 0, 0, 0, 0 }
+        for i = 1, 300 do
+            local list = i <= 100 and R or S
+            local j = math.random(10) <= 6 and 1 or math.random(2, 4)
+            list[j] = list[j] + 1
+        end
+        local chance = study.chance(R, S, case)
+        lu.assertEquals(study.chance(R, S, case), chance)
+        farther = farther + (study.distance(R, S) > chance and 1 or 0)
+    end
+    -- 10 are expected; fewer than 3 or more than 24 are beyond 2.5 and 4 deviations
+    lu.assertTrue(farther >= 3 and farther <= 24, farther .. " of " .. cases)
+end
+
+function TestDensityStudy.test_calibration_agrees_with_single_samples()
+    local x, t, w = samples.detector { 2000, 3 }
+    local s = samples.sketch_of({ bins = { 10 } }, samples.class_batch(x, t, w))
+    local n, p, positives, valid = {}, {}, {}, 0
+    for _, sample in ipairs(oracle.classes(x, t, w)) do
+        if sample.valid then
+            local probability = oracle.sigmoid(sample.x)
+            local j = math.min(math.floor(probability * 10) + 1, 10)
+            n[j], p[j] = (n[j] or 0) + 1, (p[j] or 0) + probability
+            positives[j], valid = (positives[j] or 0) + sample.t, valid + 1
+        end
+    end
+    local regions, error = study.calibration(s, 10)
+    local expected = 0
+    for j, region in ipairs(regions) do
+        lu.assertEquals(region.n, n[j] or 0)
+        if region.n > 0 then
+            close(region.predicted, p[j] / n[j], { rel = 1e-6 }, "predicted, region %d", j)
+            close(region.observed, positives[j] / n[j], { rel = 1e-12 }, "observed, region %d", j)
+            expected = expected + math.abs(p[j] - positives[j]) / valid
+        end
+    end
+    close(error, expected, { rel = 1e-6 }, "expected calibration error")
+end
+
+-- Three steps of two levels, 4 classes.
+local function study_of(soft)
+    local totals, x = { calls = 0, classes = {} }, { task = "classification", calls = {},
+        args = { keys = { bins = 10 }, by = { group = true, level = true, class = true } } }
+    for k = 1, 6 do
+        local logits, target, weight = samples.detector { 90, 4 }
+        local one = samples.class_batch(logits, soft and samples.shares { 90, 4 } or target, weight)
+        local call = { sketch = ghm.sketch.new { bins = 10 }, views = {},
+            level = k % 2 == 1 and "P3" or "P4", expected = oracle.classes(logits, target, weight),
+            step = k % 2 == 0 and x.calls[k - 1].step
+                or { name = ("step_%04d.npz"):format(k * 50) } }
+        call.facts = call.sketch:add(one)
+        study.views(one, call, x.args)
+        study.collect(call, totals)
+        x.calls[k] = call
+    end
+    return study.of(x, totals), x
+end
+
+function TestDensityStudy.test_parts_hold_the_samples_they_are_named_for()
+    local found, x = study_of()
+    local function expect(part, wanted)
+        local R, sum, N = {}, 0, 0
+        for k, call in ipairs(x.calls) do
+            for i, sample in ipairs(call.expected) do
+                if sample.valid and wanted(k, sample, (i - 1) % 4) then
+                    local j = oracle.region(sample, 10)
+                    R[j], sum, N = (R[j] or 0) + 1, sum + sample.norm, N + 1
+                end
+            end
+        end
+        for j = 1, 10 do
+            lu.assertEquals(part.R[j], R[j] or 0, part.name)
+        end
+        lu.assertEquals(part.N, N, part.name)
+        close(samples.total(part.G), sum, { rel = 1e-9 }, "sum of g of %s", part.name)
+    end
+    expect(found.all, function() return true end)
+    expect(found.groups[1], function(_, sample) return sample.t == 1 end)
+    expect(found.groups[2], function(_, sample) return sample.t == 0 end)
+    for l, level in ipairs(found.levels) do
+        expect(level, function(k) return k % 2 == l % 2 end)
+    end
+    for c, class in ipairs(found.classes) do
+        expect(class, function(_, _, column) return column == c - 1 end)
+    end
+    for s, step in ipairs(found.steps) do
+        expect(step, function(k) return math.ceil(k / 2) == s end)
+    end
+    local names = {}
+    for i, row in ipairs(found.rows) do
+        names[i] = row.name
+    end
+    lu.assertEquals(names, { "all samples", "positives", "negatives", "P3", "P4", "class 0",
+        "class 1", "class 2", "class 3", "step 50", "step 150", "step 250" })
+    local first = found.rows[1]
+    lu.assertTrue(first.mean_g_low <= first.mean_g and first.mean_g <= first.mean_g_high)
+    lu.assertEquals(found.rows[11].step_distance, study.distance(found.steps[1].R,
+        found.steps[2].R))
+end
+
+function TestDensityStudy.test_soft_targets_are_told_as_far_as_they_go()
+    local found = study_of(true)
+    lu.assertEquals({ #found.groups, #found.classes, #found.levels, #found.steps }, { 0, 0, 2, 3 })
+    lu.assertNil(found.calibration)
+    lu.assertEquals(#figures.answer(found), 3)
+    lu.assertEquals(#figures.draw(found, 0.1), 4)
+end
+
+function TestDensityStudy.test_shapes_have_names()
+    for shape, R in pairs { ["U-shaped"] = { 900, 20, 5, 4, 3, 5, 9, 40 }, falling = { 90, 9, 5, 5,
+        4, 2, 1, 1 }, rising = { 1, 2, 3, 4, 5, 6, 30, 90 }, flat = { 9, 8, 9, 9, 8, 9, 8, 9 } } do
+        lu.assertEquals(figures.shape(R), shape)
+    end
+end
+
+local TestDensity = {}
+_G.TestDensity = TestDensity
+
+function TestDensity:setUp()
+    self.place = scripts.place()
+end
+
+function TestDensity:tearDown()
+    self.place:remove()
+end
+
+-- The paper's Figure 2, on the logits of a trained detector.
+function TestDensity:test_the_density_of_real_logits_is_u_shaped()
+    local out = self.place:fine("density", "--plot svg")
+    lu.assertStrContains(out, "\nThe density is U-shaped: 99.5 % of the samples have")
+    local R
+    for _, row in ipairs(csv.read(self.place.folder.path .. "/runs/latest/results.csv")) do
+        R = R or row.kind == "all" and row
+    end
+    lu.assertTrue(R.first_share > 0.99 and R.last_share > 0.0005, "few at the ends")
+    lu.assertTrue(1 - R.first_share - R.last_share < 0.005, "many in the middle")
+    local plots = self.place:listing "runs/latest/plots"
+    for _, name in ipairs { "density", "steps", "distances", "classes", "calibration" } do
+        lu.assertStrContains(plots, ("./%s.svg"):format(name))
+    end
+end
+
+function TestDensity:test_splits_are_chosen_and_long_streams_are_thinned()
+    local words = "synth:drift,rows=20,cols=3,steps=60 bins=5 --plot none --csv rows.csv "
+    local out = self.place:fine("density", words)
+    local _, listed = out:gsub("\nstep %d", "")
+    local rows = csv.read(self.place.folder.path .. "/rows.csv")
+    lu.assertEquals({ listed, #rows }, { 24, 1 + 2 + 3 + 60 })
+    self.place:fine("density", words .. "--by none")
+    lu.assertEquals(#csv.read(self.place.folder.path .. "/rows.csv"), 61)
+    self.place:fine("density", words .. "--by class --loss ghmr mu=0.1 --exact")
+    self.place:refused(2, { "--by: unknown split 'klass': did you mean 'class'?" }, "density",
+        "--by klass")
+end
