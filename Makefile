@@ -53,7 +53,7 @@ objects = $(once) $(kernels)
 commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
 info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS))
 
-.PHONY: all lib deps demo test fuzz lint format bench-peers install uninstall clean help FORCE
+.PHONY: all lib deps demo repl test fuzz lint format bench-peers install uninstall clean help FORCE
 
 ## lib: build build/libghm.so (the default)
 all lib: $(library)
@@ -67,6 +67,13 @@ demo:
 	@$(DEPS) run
 	@$(MAKE) --no-print-directory lib
 	luajit experiments/sweep_bins.lua
+
+## repl: the same, and a prompt for questions to a dump (without lua-readline a plain one)
+repl:
+	@$(DEPS) run
+	@$(DEPS) prompt || echo "Lines will not be edited or completed." >&2
+	@$(MAKE) --no-print-directory lib
+	@luajit experiments/repl.lua
 
 ## test: install what is missing, build, run every spec (T=npy: spec/test_npy.lua alone)
 test:

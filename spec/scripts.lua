@@ -71,8 +71,8 @@ function Place:read(name)
     return text
 end
 
--- A sanitized library needs these.
-local function kept()
+-- What the environment of a script holds: a sanitized library needs these.
+function M.kept()
     local words = {}
     for _, name in ipairs { "GHM_LIBRARY", "LD_PRELOAD", "ASAN_OPTIONS" } do
         local value = os.getenv(name)
@@ -97,7 +97,7 @@ function Place:run(script, words, environment)
     local errors = os.tmpname()
     local out, code = posix.capture(("cd %s && env -i PATH=%s HOME=%s %s %s %s %s %s 2>%s")
         :format(posix.quote(self.folder.path), posix.quote(os.getenv "PATH"),
-        posix.quote(self.folder.path), kept(), environment or "", posix.quote(luajit),
+        posix.quote(self.folder.path), M.kept(), environment or "", posix.quote(luajit),
         posix.quote(script), words, errors))
     local file = assert(io.open(errors))
     local result = { code = code, out = out, err = file:read "*a" }

@@ -139,7 +139,7 @@ function TestDeps:test_refuses_an_unknown_group()
     local output, status = self:deps "tests"
     lu.assertEquals(status, 2)
     lu.assertStrContains(output,
-        "no group 'tests'; expected build, run, test, lint, peers or browser")
+        "no group 'tests'; expected build, run, prompt, test, lint, peers or browser")
 end
 
 -- The runner over specs of its own, in a tree of its own.

@@ -20,7 +20,7 @@ local modules = {
     json = "ghm.show.json", text = "ghm.show.text",
 }
 
-local M = { version = require("ghm.clib").version }
+local M = { version = require("ghm.clib").version, modules = modules }
 
 for _, name in ipairs(losses.names) do
     M[name] = losses[name]

@@ -12,6 +12,8 @@ int symlink(const char *target, const char *path);
 int fsync(int fd);
 int fileno(void *file);
 int isatty(int fd);
+struct ghm_pollfd { int fd; short events, revents; };
+int poll(struct ghm_pollfd *fds, unsigned long n, int timeout);
 char *realpath(const char *path, char *resolved);
 char *strerror(int code);
 void free(void *p);
@@ -98,6 +100,14 @@ end
 -- Whether the descriptor (0, 1, 2) is a terminal.
 function M.is_terminal(fd)
     return C.isatty(fd) == 1
+end
+
+-- Waits until there is something to read from a descriptor, or its end, for at most `milliseconds`
+-- (nil: for ever) -> whether there is; false too when a signal came.
+function M.wait_to_read(fd, milliseconds)
+    local POLLIN = 1
+    local place = ffi.new("struct ghm_pollfd[1]", { { fd = fd, events = POLLIN } })
+    return C.poll(place, 1, milliseconds or -1) > 0
 end
 
 function M.is_folder(path)

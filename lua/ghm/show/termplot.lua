@@ -6,43 +6,13 @@
 --
 -- Without a UTF-8 locale (or with ascii = true) bars are '#' and the frame '|', '-', '+'.
 
+local axes = require "ghm.show.termaxes"
 local text = require "ghm.show.text"
 
 local M = {}
 
-local unicode = {
-    eighths = { "▁", "▂", "▃", "▄", "▅", "▆", "▇" }, full = "█", empty = "·", reference = "━",
-    side = "┤", wall = "│", floor = "─", corner = "└", tick = "┴",
-    shades = { " ", "░", "▒", "▓", "█" },
-}
-local ascii = {
-    eighths = {}, full = "#", empty = ".", reference = "=",
-    side = "+", wall = "|", floor = "-", corner = "+", tick = "+",
-    shades = { " ", ".", ":", "+", "#" },
-}
-
--- Whether the locale says that the terminal takes UTF-8 (the first variable that is set decides).
-function M.is_utf8()
-    for _, name in ipairs { "LC_ALL", "LC_CTYPE", "LANG" } do
-        local value = os.getenv(name)
-        if value and value ~= "" then
-            return value:lower():find "utf%-?8" ~= nil
-        end
-    end
-    return false
-end
-
-local function signs_for(opts)
-    local plain = opts.ascii
-    if plain == nil then
-        plain = not M.is_utf8()
-    end
-    return plain and ascii or unicode
-end
-
-local function shown(v, log)
-    return type(v) == "number" and v == v and math.abs(v) < math.huge and (not log or v > 0)
-end
+local ascii, signs_for, shown = axes.ascii, axes.signs_for, axes.shown
+local extent, some_of = axes.extent, axes.some_of
 
 -- The value of each of `width` columns: the mean over the column, by overlap, of the regions that
 -- have one; nil where none has. Two regions never hide each other.
@@ -67,29 +37,6 @@ local function columns_of(edges, values, width, log)
     return result
 end
 
-local function extent(lists, width)
-    local low, high = math.huge, -math.huge
-    for _, list in ipairs(lists) do
-        for c = 1, width do
-            if list[c] then
-                low, high = math.min(low, list[c]), math.max(high, list[c])
-            end
-        end
-    end
-    return low, high
-end
-
--- The round number (1, 2 or 5 times a power of ten) that parts a span into at most five.
-local function round_step(span)
-    local unit = 10 ^ math.floor(math.log10(span / 5) + 1e-9)
-    for _, factor in ipairs { 1, 2, 5 } do
-        if span <= 5 * factor * unit * (1 + 1e-9) then
-            return factor * unit
-        end
-    end
-    return 10 * unit
-end
-
 -- The ends of the y axis: on a logarithmic one (in powers of ten) a whole power below the data and
 -- the largest value, at least one power on; on a linear one 0 and the next round number.
 local function bounds(low, high, log)
@@ -104,38 +51,8 @@ local function bounds(low, high, log)
     if top == bottom then
         return 0, 1
     end
-    local step = round_step(top - bottom)
+    local step = axes.round_step(top - bottom)
     return math.floor(bottom / step + 1e-9) * step, math.ceil(top / step - 1e-9) * step
-end
-
--- A number under or beside an axis: 25 k, not 25.0 k, and 0.2, not 0.20000000000000001.
-local function tick_label(x)
-    local label = text.number(tonumber(("%.12g"):format(x)))
-    return (label:gsub("(%.%d-)0+ ", "%1 "):gsub("%. ", " "))
-end
-
-local superscript = { ["0"] = "⁰", ["1"] = "¹", ["2"] = "²", ["3"] = "³", ["4"] = "⁴",
-    ["5"] = "⁵", ["6"] = "⁶", ["7"] = "⁷", ["8"] = "⁸", ["9"] = "⁹", ["-"] = "⁻" }
-
-local function power_of_ten(k, signs)
-    if signs == ascii then
-        return ("1e%d"):format(k)
-    end
-    return "10" .. tostring(k):gsub(".", superscript)
-end
-
--- Labels of the y axis by row, each in the row whose lower side is nearest to its value. Rows
--- count from the top of the bars, 1 to height; row 0 lies above them, for the end of the axis.
-local function y_labels(bottom, top, height, log, signs)
-    local labels = {}
-    local step = log and math.ceil((top - bottom) / (height / 2)) or round_step(top - bottom)
-    for k = 0, math.floor((top - bottom) / step + 1e-9) do
-        local value = bottom + k * step
-        local row = height - math.floor((value - bottom) / (top - bottom) * height + 0.5)
-        labels[row] = labels[row] or log and power_of_ten(value, signs)
-            or tick_label(value)
-    end
-    return labels
 end
 
 local function bar_cell(level, signs)
@@ -168,35 +85,15 @@ local function bar_row(row, height, heights, marks, signs)
     return table.concat(cells)
 end
 
--- At most `most` of n places, evenly chosen, first and last among them.
-local function some_of(n, most)
-    local places = {}
-    for k = 1, math.min(n, most) do
-        places[k] = n <= most and k or math.floor((k - 1) * (n - 1) / (most - 1) + 1.5)
-    end
-    return places
-end
-
--- The floor of the frame with its ticks, and the labels under them.
+-- The floor with a label at each fifth.
 local function x_axis(edges, width, margin, signs)
-    local floor, labels, taken = {}, {}, 0
-    for c = 1, width do
-        floor[c] = signs.floor
-    end
+    local ticks = {}
     for k = 0, 5 do
-        local column = math.floor(k / 5 * (width - 1) + 0.5)
-        floor[column + 1] = signs.tick
         local x = edges[1] + (edges[#edges] - edges[1]) * k / 5
-        local label = tick_label(x)
-        local from = math.max(taken, margin + 1 + column - math.floor(text.width(label) / 2))
-        labels[#labels + 1] = { from = from, label = label }
-        taken = from + text.width(label) + 1
+        ticks[k + 1] = { column = math.floor(k / 5 * (width - 1) + 0.5),
+            label = axes.tick_label(x) }
     end
-    local line = ""
-    for _, entry in ipairs(labels) do
-        line = text.pad(line, entry.from) .. entry.label
-    end
-    return (" "):rep(margin) .. signs.corner .. table.concat(floor), line
+    return axes.x_axis(ticks, width, margin, signs)
 end
 
 -- The same for columns that have names: as many of them as there is room for.
@@ -244,7 +141,7 @@ function M.steps(plot)
         return rows
     end
     local heights, marks = rows_of(values), line and rows_of(line)
-    local labels, margin = y_labels(bottom, top, height, log, signs), 3
+    local labels, margin = axes.y_labels(bottom, top, height, log, signs), 3
     for row = 0, height do
         margin = math.max(margin, text.width(labels[row] or "") + 1)
     end
@@ -319,8 +216,8 @@ function M.heat(plot)
     end
     lines[#lines + 1], lines[#lines + 2] = (plot.xnames and x_names or x_axis)(
         plot.xnames or plot.x, width, margin, signs)
-    local foot = ("'%s' %s  to  %s %s%s%s"):format(signs.shades[1], tick_label(low),
-        signs.shades[5], tick_label(high), plot.label and "  " .. plot.label or "",
+    local foot = ("'%s' %s  to  %s %s%s%s"):format(signs.shades[1], axes.tick_label(low),
+        signs.shades[5], axes.tick_label(high), plot.label and "  " .. plot.label or "",
         empty and "   " .. signs.empty .. " empty region" or "")
     lines[#lines + 1] = ((" "):rep(margin + 1) .. text.pad(text.one_line(plot.xlabel or ""),
         width - text.width(foot) - 1) .. " " .. foot)

@@ -47,7 +47,11 @@ local function region_density(calls, bins, mu)
     return values
 end
 
-local function density_figure(x, whole, eps, mu)
+-- Regions of every bins of x.configurations and the exact density, where there is one, as lines.
+--   x       { calls, configurations }
+--   whole   the calls in one sketch, or nil for soft targets, which have no exact density here
+--   eps     the exact density's window
+function M.density_figure(x, whole, eps, mu)
     local series, bins_list = {}, chosen(distinct_bins(x.configurations))
     for _, bins in ipairs(bins_list) do
         series[#series + 1] = { label = ("M = %d"):format(bins), style = "steps",
@@ -158,33 +162,40 @@ local function metrics_figure(rows, momenta)
     return figure
 end
 
+-- The density of a stream in regions of 1/bins, beside the exact one, in letters.
+-- Parameters: as of density_figure.
+function M.terminal(calls, whole, bins, mu, eps)
+    local reference
+    if whole then
+        local edges, g = curves.edges(2 * bins), {}
+        for i = 1, 2 * bins do
+            g[i] = (edges[i] + edges[i + 1]) / 2
+        end
+        reference = { edges = edges, values = curves.exact_density(whole, g, eps, mu),
+            label = "exact density" }
+    end
+    return termplot.steps { title = ("gradient density GD/N at M = %d"):format(bins),
+        edges = curves.edges(bins), values = region_density(calls, bins, mu), log = true,
+        xlabel = "gradient norm g", reference = reference }
+end
+
 -- x: as a study gets it; rows: of bins_study; best: the recommended bins; eps: window or nil for
 -- 1/best. Returns the list of { name, figure }, and the terminal's plot.
 function M.draw(x, rows, best, eps)
     local mu, window = x.args.keys.mu, eps or 1 / best
     local whole = not sweep.is_soft(x.calls) and sweep.merged(x.calls) or nil
-    local figures = { { name = "density", figure = density_figure(x, whole, window, mu) } }
-    local reference
+    local figures = { { name = "density", figure = M.density_figure(x, whole, window, mu) } }
     if whole then
         figures[2] = { name = "reformulated",
             figure = reformulated_figure(x, whole, best, window, mu) }
         figures[3] = { name = "contribution",
             figure = contribution_figure(x.task, whole, best, mu) }
-        local edges, g = curves.edges(2 * best), {}
-        for i = 1, 2 * best do
-            g[i] = (edges[i] + edges[i + 1]) / 2
-        end
-        reference = { edges = edges, values = curves.exact_density(whole, g, window, mu),
-            label = "exact density" }
     end
     if #distinct_bins(x.configurations) > 1 then -- a curve of one point shows nothing
         figures[#figures + 1] = { name = "metrics",
             figure = metrics_figure(rows, x.args.keys.momentum) }
     end
-    local term = termplot.steps { title = ("gradient density GD/N at M = %d"):format(best),
-        edges = curves.edges(best), values = region_density(x.calls, best, mu), log = true,
-        xlabel = "gradient norm g", reference = reference }
-    return figures, term
+    return figures, M.terminal(x.calls, whole, best, mu, window)
 end
 
 return M

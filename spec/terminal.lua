@@ -1,0 +1,129 @@
+-- A pseudo-terminal with a program in it: what a person types, and what is then on the screen.
+--
+--   local t = terminal.run("luajit repl.lua", { folder = "/tmp/x", environment = "TERM=xterm" })
+--   t:type "1 + 1\n"      t:expect "2"       t:leave()
+
+local ffi = require "ffi"
+local lu = require "luaunit"
+local posix = require "ghm.posix"
+local scripts = require "scripts"
+
+ffi.cdef [[
+int posix_openpt(int flags);
+int grantpt(int fd);
+int unlockpt(int fd);
+char *ptsname(int fd);
+long read(int fd, void *buffer, unsigned long size);
+long write(int fd, const void *buffer, unsigned long size);
+int close(int fd);
+]]
+
+local C = ffi.C
+local M = {}
+local Terminal = {}
+Terminal.__index = Terminal
+
+local O_RDWR, O_NOCTTY = 2, 256 -- of Linux
+local PATIENCE = 8000 -- milliseconds until a test gives up
+
+M.CTRL_D, M.UP = "\4", "\27[A"
+
+-- A session of its own takes the terminal as its own, so that Ctrl-C means its programs. sh lives
+-- on and says how the program ended.
+function M.run(command, opts)
+    local fd = C.posix_openpt(O_RDWR + O_NOCTTY)
+    assert(fd >= 0 and C.grantpt(fd) == 0 and C.unlockpt(fd) == 0, "no pseudo-terminal")
+    local name = ffi.string(C.ptsname(fd))
+    local script = ("trap : INT; stty rows 50 cols 120; cd %s; %s; echo left $?"):format(
+        posix.quote(opts.folder), command)
+    os.execute(("env -i PATH=%s HOME=%s LANG=C.UTF-8 %s %s setsid --fork --ctty sh -c %s <%s >%s "
+        .. "2>&1"):format(posix.quote(os.getenv "PATH"), posix.quote(opts.folder), scripts.kept(),
+        opts.environment or "TERM=xterm", posix.quote(script), name, name))
+    return setmetatable({ fd = fd, seen = "", at = 1 }, Terminal)
+end
+
+function Terminal:type(text)
+    assert(C.write(self.fd, text, #text) == #text)
+end
+
+-- Ctrl-C, again and again, until the prompt is there and all is said. Each throws away what was
+-- typed and lies unread.
+function Terminal:interrupt(times)
+    for _ = 1, times or 1 do
+        self:type "\3"
+        posix.capture "sleep 0.02"
+    end
+    self:expect "ghm> "
+    self:settle()
+end
+
+-- Waits until nothing more comes.
+function Terminal:settle()
+    repeat
+        local before = #self.seen
+    until not self:read(150) or #self.seen == before
+    self.at = #self.seen + 1
+end
+
+-- Reads what is there within so many milliseconds. -> false at the end
+function Terminal:read(milliseconds)
+    local buffer = ffi.new "char[4096]"
+    if not posix.wait_to_read(self.fd, milliseconds) then
+        return true
+    end
+    local n = tonumber(C.read(self.fd, buffer, 4096))
+    if n <= 0 then
+        return false
+    end
+    local fresh = (self.rest or "") .. ffi.string(buffer, n)
+    -- a half sequence at the end waits for its other half
+    local half = fresh:match "\27%[?[%d;?]*$" or ""
+    fresh, self.rest = fresh:sub(1, #fresh - #half), half
+    self.seen = self.seen .. fresh:gsub("\27%[[%d;?]*%a", ""):gsub("[\r\a]", "")
+    return true
+end
+
+-- Waits until a text (no pattern) stands on the screen after what was expected before -> all from
+-- there to its end.
+function Terminal:expect(text)
+    local waited = 0
+    while true do
+        local from, to = self.seen:find(text, self.at, true)
+        if from then
+            local part = self.seen:sub(self.at, to)
+            self.at = to + 1
+            return part
+        end
+        lu.assertTrue(waited < PATIENCE, ("'%s' does not come after:\n%s"):format(text, self.seen))
+        local before = #self.seen
+        if not self:read(100) then
+            lu.fail(("'%s' does not come, but the end, after:\n%s"):format(text, self.seen))
+        end
+        waited = #self.seen == before and waited + 100 or waited
+    end
+end
+
+-- Types a line and waits for the next prompt -> what came between.
+function Terminal:say(line)
+    self:type(line .. "\n")
+    local answer = self:expect "ghm> "
+    return answer:gsub("\n?ghm> $", "")
+end
+
+-- Ctrl-D at an empty line -> the exit code.
+function Terminal:leave()
+    self:type(M.CTRL_D)
+    self:expect "left "
+    local code = self:expect "\n":match "^%d+"
+    self:close()
+    return tonumber(code)
+end
+
+function Terminal:close()
+    if self.fd then
+        C.close(self.fd)
+        self.fd = nil
+    end
+end
+
+return M

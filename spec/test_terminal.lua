@@ -1,0 +1,170 @@
+-- The prompt in a real terminal: what is typed, what Ctrl-C and Tab do, what stays.
+
+local lu = require "luaunit"
+local posix = require "ghm.posix"
+local scripts = require "scripts"
+local terminal = require "terminal"
+
+local TestTerminal = {}
+_G.TestTerminal = TestTerminal
+
+local repl = posix.quote(scripts.root .. "/experiments/repl.lua")
+local PLAIN, EDITED = "TERM=dumb", "TERM=xterm"
+local LARGE = 'd = load "synth:detector,rows=2000000,steps=100"'
+
+function TestTerminal:setUp()
+    self.place = scripts.place()
+    self.place:dump("coco_val.npz", scripts.logits(), scripts.targets())
+end
+
+function TestTerminal:tearDown()
+    if self.terminal then
+        self.terminal:close()
+    end
+    self.place:remove()
+end
+
+-- The prompt, ready for a line.
+function TestTerminal:prompt(words, environment)
+    lu.skipIf((environment or EDITED) == EDITED and not pcall(require, "readline"),
+        "lua-readline is not installed: nothing edits lines")
+    self.terminal = terminal.run(("luajit %s %s"):format(repl, words or ""),
+        { folder = self.place.folder.path, environment = environment })
+    self.terminal:expect "ghm> "
+    return self.terminal
+end
+
+-- { a line of the transcript, what its answer holds }
+local transcript = {
+    { 'd = load "coco_val.npz"',
+        "logits f4[40,10]  target f4[40,10]  400 samples  0 non-finite  (inflated)" },
+    { "s = sketch(d)" },
+    { "density(s, {bins = 30})            -- log-scale Unicode plot in the terminal",
+        "gradient density GD/N at M = 30", "10⁰ ┤", "━ exact density" },
+    { 'r = sweep(s, {bins = "5:50:5", momentum = {0, 0.75}})' },
+    { 'r:best "error"        compare(r[3], r[9])        plot(r, "bins", "loss", '
+        .. '{save = "fig.svg"})', "density_error_mean  ", "bins = 10, momentum = 0", "change",
+        "loss by bins", "● momentum 0   ○ momentum 0.75", "fig.svg" },
+    { "sweep(s, {binz = 5})", "error: unknown key 'binz': did you mean 'bins'?" },
+    { 'save "session.lua"                 -- what was typed, runnable with luajit',
+        "7 statements in session.lua" },
+}
+
+function TestTerminal:test_the_transcript_works_as_it_is_typed()
+    for _, environment in ipairs { PLAIN, EDITED } do
+        local t = self:prompt("", environment)
+        for _, line in ipairs(transcript) do
+            local answer = t:say(line[1])
+            for k = 2, #line do
+                lu.assertStrContains(answer, line[k])
+            end
+            lu.assertEquals(line[2] == nil and answer:match "\n(.*)$" or "", "")
+        end
+        lu.assertEquals(t:leave(), 0)
+    end
+    lu.assertStrContains(self.place:read "fig.svg", "</svg>")
+    lu.assertStrContains(self.place:read "session.lua", "\n-- sweep(s, {binz = 5})\n")
+    self.place.folder:write("fig.svg", "")
+    local again = self.place:fine(self.place.folder.path .. "/session.lua", "", "LANG=C.UTF-8")
+    for k = 1, 5 do
+        for part = 2, #transcript[k] do
+            lu.assertStrContains(again, transcript[k][part])
+        end
+    end
+    lu.assertStrContains(self.place:read "fig.svg", "</svg>")
+end
+
+function TestTerminal:test_ctrl_c_stops_kernels_and_loops_and_the_prompt_lives()
+    for _, environment in ipairs { PLAIN, EDITED } do
+        local t = self:prompt("", environment)
+        t:say "kept = 41"
+        for _, line in ipairs { LARGE, "while true do end", "x = 0 repeat x = x + 1 until false",
+            "local function f() return f() end f()", "while true do sketch(load()) end" } do
+            t:type(line .. "\n")
+            t:settle()
+            local begun, from = posix.now(), t.at
+            t:interrupt(3)
+            lu.assertTrue(posix.now() - begun < 2, line)
+            lu.assertStrContains(t.seen:sub(from), "\ninterrupted", nil, nil, line)
+        end
+        lu.assertStrContains(t:say "kept + 1", "42")
+        lu.assertEquals(t:leave(), 0)
+    end
+end
+
+function TestTerminal:test_ctrl_c_drops_the_line_and_the_lines_before_it()
+    for _, environment in ipairs { PLAIN, EDITED } do
+        local t = self:prompt("", environment)
+        t:type "1 + "
+        t:interrupt()
+        t:type "for i = 1, 3 do\n"
+        t:expect "...> "
+        t:type "print(i"
+        t:interrupt()
+        lu.assertStrContains(t:say "2 * 3", "\n6")
+        lu.assertEquals(t:leave(), 0)
+    end
+end
+
+function TestTerminal:test_statements_take_as_many_lines_as_they_need()
+    local t = self:prompt()
+    t:type "for i = 1, 3 do\n"
+    t:expect "...> "
+    t:type "show(i * 7)\n"
+    t:expect "...> "
+    lu.assertStrContains(t:say "end", "7\n14\n21")
+    lu.assertStrContains(t:say "1 +\n2", "\n3")
+    lu.assertEquals(t:leave(), 0)
+end
+
+function TestTerminal:test_tab_completes_names_fields_options_and_files()
+    posix.make_folders(self.place.folder.path .. "/a b")
+    self.place.folder:write("a b/step_1.npz", "")
+    local t = self:prompt "coco_val.npz"
+    t:say "my_longest_name = 3 r = sweep(d, {bins = 5})"
+    for typed, becomes in pairs {
+        ["dens\t"] = "density",
+        ["my_lo\t"] = "my_longest_name",
+        ["density(d, {bi\t"] = "density(d, {bins",
+        ["r:be\t"] = "r:best",
+        ["r[1].density_error_me\t"] = "r[1].density_error_mean",
+        ['load "coco\t'] = 'load "coco_val.npz"',
+        ['load "a b/st\t'] = 'load "a b/step_1.npz',
+    } do
+        t:type(typed)
+        t:expect(becomes)
+        t:interrupt()
+    end
+    lu.assertEquals(t:leave(), 0)
+end
+
+function TestTerminal:test_history_is_kept_from_one_session_to_the_next()
+    local t = self:prompt()
+    t:say "6 * 7"
+    t:type(terminal.UP .. "\n")
+    t:expect "\n42"
+    t:expect "ghm> "
+    lu.assertEquals(t:leave(), 0)
+    t = self:prompt()
+    t:type(terminal.UP .. "\n")
+    t:expect "\n42"
+    t:expect "ghm> "
+    lu.assertEquals(t:leave(), 0)
+end
+
+function TestTerminal:test_a_terminal_without_lua_readline_has_a_plain_prompt()
+    local t = self:prompt("", "TERM=dumb LUA_CPATH=/nowhere/?.so")
+    lu.assertStrContains(t:say "1 + 1", "\n2")
+    lu.assertEquals(t:leave(), 0)
+end
+
+function TestTerminal:test_dumps_of_the_command_line_are_loaded_and_saved()
+    local t = self:prompt "coco_val.npz --target target"
+    lu.assertStrContains(t.seen, '\nghm> d = load("coco_val.npz", { target = { "target" } })\n')
+    t:expect "logits f4[40,10]  target f4[40,10]"
+    t:expect "ghm> "
+    lu.assertStrContains(t:say 'save "s.lua"', "1 statement in s.lua")
+    lu.assertStrContains(self.place:read "s.lua", '\nd = load("coco_val.npz", ')
+    t:type "exit()\n"
+    t:expect "left 0"
+end
