@@ -6,6 +6,7 @@ local columns = require "ghm.columns"
 local csv = require "ghm.show.csv"
 local close = require "close"
 local ghm = require "ghm"
+local json = require "ghm.show.json"
 local oracle = require "oracle"
 local samples = require "samples"
 local scripts = require "scripts"
@@ -219,6 +220,14 @@ function TestDensity:test_the_density_of_real_logits_is_u_shaped()
     for _, name in ipairs { "density", "steps", "distances", "classes", "calibration" } do
         lu.assertStrContains(plots, ("./%s.svg"):format(name))
     end
+end
+
+function TestDensity:test_classes_are_known_to_a_resumed_run()
+    local words = "synth:drift,rows=20,cols=3,steps=3 bins=5 --plot none "
+    local out = self.place:fine("density", words)
+    local again = self.place:fine("density", "--resume latest --plot none")
+    lu.assertEquals(again:match "\nclass 2 .-\n\n", out:match "\nclass 2 .-\n\n")
+    lu.assertEquals(#json.decode(self.place:fine("density", words .. "--json -q")).rows, 9)
 end
 
 function TestDensity:test_splits_are_chosen_and_long_streams_are_thinned()

@@ -5,6 +5,7 @@ local csv = require "ghm.show.csv"
 local close = require "close"
 local curves = require "ghm.studies.curves"
 local ghm = require "ghm"
+local json = require "ghm.show.json"
 local oracle = require "oracle"
 local samples = require "samples"
 local scripts = require "scripts"
@@ -53,7 +54,7 @@ local function plain_of(row)
 end
 
 -- What the samples of a call say of a row: value, and the reformulated norm of each valid sample.
-local function expect_call(row, expected, state, mu)
+local function expect_call(row, loss, expected, state, mu)
     local value, norm = plain_of(row)
     local sum, valid, norms = 0, 0, {}
     for i, sample in ipairs(expected) do
@@ -61,30 +62,30 @@ local function expect_call(row, expected, state, mu)
             sum, valid, norms[i] = sum + value(sample), valid + 1, norm(sample)
         end
     end
-    local bins = row.of.config and row.bins or 1
+    local bins = loss.config and row.bins or 1
     local R, L, tot = oracle.regions(expected, bins, mu)
-    if row.of.config then
-        local call = oracle.step(ghm.harmonise.config(row.of.task, row.of.config), state, R, L, tot)
+    if loss.config then
+        local call = oracle.step(ghm.harmonise.config(loss.task, loss.config), state, R, L, tot)
         for i, sample in ipairs(expected) do
             norms[i] = norms[i] and norms[i] * call.beta[oracle.region(sample, bins, mu)]
         end
         return call.loss, norms, tot
-    elseif row.of.eps then
-        local density, loss = oracle.exact_density(expected, EPS)
+    elseif loss.eps then
+        local density, of_density = oracle.exact_density(expected, EPS)
         for i in pairs(norms) do
             norms[i] = norms[i] * valid / density[i]
         end
-        return loss, norms, tot
+        return of_density, norms, tot
     end
     return sum / valid, norms, tot
 end
 
-local function expect(row, calls, mu)
+local function expect(row, loss, calls, mu)
     local sums, whole = { positive = 0 }, 0
     local e, state, entropy = { value = 0, effective = 0 }, {}, 0
     local regions = {}
     for _, call in ipairs(calls) do
-        local value, norms, tot = expect_call(row, call.expected, state, mu)
+        local value, norms, tot = expect_call(row, loss, call.expected, state, mu)
         local sum, squares = 0, 0
         for i, norm in pairs(norms) do
             local sample = call.expected[i]
@@ -114,19 +115,19 @@ end
 for _, task in ipairs { "classification", "regression" } do
     TestLossesStudy["test_rows_of_" .. task .. "_agree_with_single_samples"] = function()
         local calls, mu = stream(task), task == "regression" and MU or nil
-        local rows = study.rows(calls, study.list(task, keys))
+        local rows, details = study.rows(calls, study.list(task, keys))
         lu.assertEquals(#rows, task == "regression" and 2 + 1 + 4 + 1 or 1 + 4 + 4 + 1)
         for _, row in ipairs(rows) do
-            local expected = expect(row, calls, mu)
+            local expected = expect(row, details[row].loss, calls, mu)
             expected.positive_share = task == "classification" and expected.positive_share or nil
             -- cells are interpolated at the borders of the exact density's windows
-            local limit = { rel = row.of.eps and 0.02 or 1e-5, abs = 1e-7 }
+            local limit = { rel = row.eps and 0.02 or 1e-5, abs = 1e-7 }
             for key, value in pairs(expected) do
                 close(row[key], value, limit, "%s of %s", key, row.loss)
             end
             lu.assertTrue(row.easy_share_low <= row.easy_share
                 and row.easy_share <= row.easy_share_high, row.loss)
-            lu.assertEquals(samples.total(row.counts), calls[1].sketch:facts().valid
+            lu.assertEquals(samples.total(details[row].counts), calls[1].sketch:facts().valid
                 + calls[2].sketch:facts().valid + calls[3].sketch:facts().valid
                 + calls[4].sketch:facts().valid)
         end
@@ -227,6 +228,8 @@ function TestCompareLosses:test_every_loss_asked_for_has_a_row()
     rows = self:rows "synth:detector,rows=60 bins=5 --loss ghmc"
     lu.assertEquals(#rows, 4)
     self.place:refused(2, { "mu: GHM-C has none" }, "compare_losses", "--loss ghmc mu=0.1")
+    local out = self.place:fine("compare_losses", "synth:detector,rows=60 --plot none --json -q")
+    lu.assertEquals(#json.decode(out).rows, 10)
 end
 
 function TestCompareLosses:test_rows_of_one_class_are_compared_under_softmax()

@@ -67,7 +67,8 @@ local function heat_figure(found, z, names)
     for k = 0, #z do
         sides[k + 1] = k
     end
-    return { title = "Gradient density over the steps", xlabel = "gradient norm g", ylabel = "step",
+    return { title = "Gradient density over the steps", xlabel = "gradient norm g (grey: no sample)",
+        ylabel = "step",
         heat = { x = curves.edges(found.bins), y = sides, z = z, ynames = names, log = true,
             label = "gradient density GD(g) / N" } }
 end
@@ -99,7 +100,7 @@ local function classes_figure(found)
     end)
     local series = { steps_of(found.all, found.bins, { colour = 7, label = "all" }) }
     for k = 1, math.min(M.EXTREME, #rows) do
-        series[k + 1] = steps_of(rows[k].part, found.bins, { colour = k })
+        series[k + 1] = steps_of(found.part_of[rows[k]], found.bins, { colour = k })
     end
     local what = found.task == "regression" and "columns" or "classes"
     return figure_of(("Gradient density of the %s%s"):format(what, #rows > M.EXTREME

@@ -203,7 +203,7 @@ local function row_of(part, all, seed)
         n = n + (count > 0 and 1 or 0)
     end
     local name = part.kind == "step" and "step " .. part.name or part.name
-    local row = { kind = part.kind, name = name, samples = part.N, n = n, part = part }
+    local row = { kind = part.kind, name = name, samples = part.N, n = n }
     if part ~= all then
         row.distance = M.distance(part.R, all.R)
         if part.kind == "class" or part.kind == "level" then
@@ -237,9 +237,9 @@ local function listed(rows, n_steps)
     return list
 end
 
--- Everything: { all, groups, levels, classes, steps (lists of parts), rows (M.columns), listed
--- (rows for a person), whole (a sketch of all, nil for soft targets), calibration (regions) }.
--- totals: of M.collect.
+-- Everything: { all, groups, levels, classes, steps (lists of parts), rows (M.columns), part_of
+-- (row -> part), listed (rows for a person), whole (a sketch of all, nil for soft targets),
+-- calibration (regions) }. totals: of M.collect.
 function M.of(x, totals)
     local hard, first, calls_of = true, {}, {}
     for _, call in ipairs(x.calls) do
@@ -258,11 +258,12 @@ function M.of(x, totals)
     found.levels = x.args.by.level and #x.calls > #found.steps and parts_by(x, "level",
         function(call) return call.level or ("call %d"):format(first[call]) end, hard) or {}
     found.classes = class_parts(x, totals)
-    found.rows = { row_of(found.all, found.all) }
-    for _, list in ipairs { found.groups, found.levels, found.classes,
+    found.rows, found.part_of = {}, {}
+    for _, list in ipairs { { found.all }, found.groups, found.levels, found.classes,
         #found.steps > 1 and found.steps or {} } do
         for _, part in ipairs(list) do
-            found.rows[#found.rows + 1] = row_of(part, found.all, x.args.seed)
+            local row = row_of(part, found.all, x.args.seed)
+            found.rows[#found.rows + 1], found.part_of[row] = row, part
         end
     end
     found.listed = listed(found.rows, #found.steps > 1 and #found.steps or 0)
@@ -278,7 +279,7 @@ function M.of(x, totals)
     metrics.fill({ found.rows[1] }, { by_step }, kinds, { seed = x.args.seed })
     if hard and x.task == "classification" then
         for _, row in ipairs(found.rows) do
-            local sketch = row.part.sketch
+            local sketch = found.part_of[row].sketch
             if sketch and sketch:facts().positive > 0 then
                 local regions, error = M.calibration(sketch, found.bins)
                 row.calibration = error

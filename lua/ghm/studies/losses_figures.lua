@@ -37,7 +37,7 @@ end
 
 -- Figures 1 (left) and 2: how many samples have which g.
 local function density_figure(part, whole)
-    local counts = part.rows[1].counts
+    local counts = part.details[part.rows[1]].counts
     local figure = { title = "Gradient density of " .. part.what, xlabel = "gradient norm g",
         ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 }, key = "inside",
         series = { { label = "all samples", style = "steps", colour = 7,
@@ -57,7 +57,8 @@ end
 
 -- A loss's own curve: its series for the figure of reformulated norms, of one colour.
 local function norm_series(part, row, k, whole)
-    local loss, g = row.of, curves.grid(300)
+    local detail, g = part.details[row], curves.grid(300)
+    local loss = detail.loss
     if loss.made then
         local series = { { label = row.loss, x = g, y = curves.plain(loss, g), colour = k } }
         if row.alpha and row.alpha >= 0 and row.alpha ~= 0.5 then
@@ -74,7 +75,7 @@ local function norm_series(part, row, k, whole)
     local bins = loss.config.bins
     return { { label = row.loss, x = g, colour = k, y = curves.harmonised(g, function(i)
         local j = math.min(math.floor(g[i] * bins) + 1, bins)
-        return row.weighted[j] > 0 and row.base[j] / row.weighted[j] or 0
+        return detail.weighted[j] > 0 and detail.base[j] / detail.weighted[j] or 0
     end) } }
 end
 
@@ -91,10 +92,6 @@ local function reformulated_figure(part, whole)
         yrange = { 1e-4, nil }, series = series }
 end
 
-local function style_of(row)
-    return row.of.eps and "reference" or "steps"
-end
-
 -- Figure 1 (right): the share of the whole gradient that each region contributes.
 local function contribution_figure(part)
     local series, middles = {}, {}
@@ -102,10 +99,10 @@ local function contribution_figure(part)
         middles[j] = (j - 0.5) / study.DRAWN
     end
     for k, row in ipairs(part.rows) do
-        local steps = style_of(row) == "steps"
-        series[k] = { label = row.loss, style = style_of(row), colour = k,
-            x = steps and curves.edges(study.DRAWN) or middles,
-            y = scaled(drawn(row.fine), 1 / total(row.fine)) }
+        local fine = part.details[row].fine
+        series[k] = { label = row.loss, style = row.eps and "reference" or "steps", colour = k,
+            x = row.eps and middles or curves.edges(study.DRAWN),
+            y = scaled(drawn(fine), 1 / total(fine)) }
     end
     return { title = "Contribution to the gradient, " .. part.what, xlabel = "gradient norm g",
         ylabel = "share of the gradient", ylog = true, xrange = { 0, 1 }, yrange = { 1e-4, 1 },
@@ -116,13 +113,14 @@ end
 local function cumulative_figure(part)
     local series = {}
     for k, row in ipairs(part.rows) do
-        local y, sum, whole = { 0 }, 0, total(row.fine)
-        for j, value in ipairs(row.fine) do
+        local fine = part.details[row].fine
+        local y, sum, whole = { 0 }, 0, total(fine)
+        for j, value in ipairs(fine) do
             sum = sum + value
             y[j + 1] = sum / whole
         end
         series[k] = { label = row.loss, x = curves.edges(study.FINE), y = y, colour = k,
-            style = row.of.eps and "reference" or "lines" }
+            style = row.eps and "reference" or "lines" }
     end
     return { title = "Gradient from samples up to g, " .. part.what, xlabel = "gradient norm g",
         ylabel = "share of the gradient", xrange = { 0, 1 }, yrange = { 0, 1 }, series = series }
@@ -152,7 +150,8 @@ end
 function M.term(part)
     local z, names = {}, {}
     for i, row in ipairs(part.rows) do
-        z[i], names[i] = scaled(drawn(row.fine), 1 / total(row.fine)), row.loss
+        local fine = part.details[row].fine
+        z[i], names[i] = scaled(drawn(fine), 1 / total(fine)), row.loss
     end
     return termplot.heat { title = "Share of the gradient by g, " .. part.what,
         x = curves.edges(study.DRAWN), z = z, names = names, log = true, width = 52,

@@ -29,10 +29,10 @@ end
 
 local function part_of(x, what, prefix, task, calls, list)
     local keys = x.args.keys
-    return { what = what, prefix = prefix, task = task, calls = calls,
-        eps = losses_study.window(keys),
-        mu = task == "regression" and keys.mu or nil,
-        rows = losses_study.rows(calls, list, { seed = x.args.seed }) }
+    local rows, details = losses_study.rows(calls, list, { seed = x.args.seed })
+    return { what = what, prefix = prefix, task = task, calls = calls, rows = rows,
+        details = details, eps = losses_study.window(keys),
+        mu = task == "regression" and keys.mu or nil }
 end
 
 -- The calls of the boxes that lie beside the logits; nil where there are none.
@@ -53,7 +53,7 @@ local function boxes_beside(x)
 end
 
 -- x: as a study gets it. A list of { what (in words), prefix (of figures' names), task, calls,
--- rows, eps, mu }.
+-- rows, details (of losses_study.rows), eps, mu }.
 function M.of(x)
     local keys = x.args.keys
     if x.task == "regression" then
@@ -82,7 +82,7 @@ function M.warnings(parts)
     local found = {}
     for _, part in ipairs(parts) do
         for _, row in ipairs(part.rows) do
-            local config = row.of.config
+            local config = part.details[row].loss.config
             if config then
                 local steps = callings.regions(part.calls, config.bins, config.mu)
                 for _, one in ipairs(warnings.of(callings.trace(part.task, config, steps))) do
@@ -104,7 +104,7 @@ end
 local function shares_line(part)
     local words = {}
     for _, row in ipairs(part.rows) do
-        if row.easy_share and (row.of.made or row.of.config) then
+        if row.easy_share and not row.eps then
             words[#words + 1] = ("%s %s and %s"):format(row.loss, percent(row.easy_share),
                 percent(row.outlier_share))
         end

@@ -176,9 +176,9 @@ local function total(values, intervals)
     return sum
 end
 
--- What a call adds to a row: contributions (each over tot, as in the loss) and samples in FINE
--- regions, and to the step's part of the metrics, where a share is a sum over a sum.
-local function add_call(loss, call, state, row, part)
+-- What a call adds to a row's detail: contributions (each over tot, as in the loss) and samples in
+-- FINE regions, and to the step's part of the metrics, where a share is a sum over a sum.
+local function add_call(loss, call, state, detail, part)
     local sketch = call.sketch
     local tot, intervals = sketch:tot(), sketch:intervals()
     local value, norms = ask(loss, sketch, state)
@@ -191,16 +191,16 @@ local function add_call(loss, call, state, row, part)
         entry[1], entry[2], part[key] = entry[1] + sum, entry[2] + both, entry
     end
     for j = 1, M.FINE do
-        row.fine[j] = (row.fine[j] or 0) + fine[j - 1] / tot
-        row.counts[j] = (row.counts[j] or 0) + tonumber(counts[j - 1])
+        detail.fine[j] = (detail.fine[j] or 0) + fine[j - 1] / tot
+        detail.counts[j] = (detail.counts[j] or 0) + tonumber(counts[j - 1])
     end
     if loss.config then -- what its own regions contribute, and would with beta = 1
         local bins, own = loss.config.bins, sketch:cut(loss.config.bins, loss.mu)
         local weighted = sketches.fold(norms("both", 1), own, bins, "double")
         local base = sketches.fold(sketch:sums("norm", loss.a), own, bins, "double")
         for j = 1, bins do
-            row.weighted[j] = (row.weighted[j] or 0) + weighted[j - 1] / tot
-            row.base[j] = (row.base[j] or 0) + base[j - 1] / tot
+            detail.weighted[j] = (detail.weighted[j] or 0) + weighted[j - 1] / tot
+            detail.base[j] = (detail.base[j] or 0) + base[j - 1] / tot
         end
     end
     for _, class in ipairs(M.classes) do
@@ -252,19 +252,19 @@ local function shape_of(fine)
 end
 
 -- One row for each loss of the list: M.columns, with 90 % intervals (name_low, name_high) by
--- resampling steps; row.of is the loss, row.fine and row.counts are its contributions and the
--- samples in FINE regions; for GHM, weighted over base is the beta of each unit region over the
--- stream. calls: as of sweep.read, { step, sketch }, in order. opts: seed.
+-- resampling steps; and details, row -> { loss (of the list), fine, counts (contributions and
+-- samples in FINE regions), and for GHM weighted and base, whose ratio is the beta of each unit
+-- region over the stream }. calls: as of sweep.read, { step, sketch }, in order. opts: seed.
 function M.rows(calls, list, opts)
-    local soft, rows, parts = false, {}, {}
+    local soft, rows, parts, details = false, {}, {}, {}
     for _, call in ipairs(calls) do
         soft = soft or call.sketch:is_soft()
     end
     for _, loss in ipairs(list) do
         if not soft or answers_soft(loss) then
             local state = loss.config and harmonise.new(loss.task, loss.config)
-            local row = { loss = loss.label, of = loss, fine = {}, counts = {}, weighted = {},
-                base = {} }
+            local row = { loss = loss.label }
+            local detail = { loss = loss, fine = {}, counts = {}, weighted = {}, base = {} }
             local steps, last = {}, nil
             for key, value in pairs(loss.params) do
                 row[key] = value
@@ -273,14 +273,14 @@ function M.rows(calls, list, opts)
                 if call.step ~= last or #steps == 0 then
                     steps[#steps + 1], last = {}, call.step
                 end
-                add_call(loss, call, state, row, steps[#steps])
+                add_call(loss, call, state, detail, steps[#steps])
             end
-            row.entropy, row.median_g = shape_of(row.fine)
-            rows[#rows + 1], parts[#parts + 1] = row, steps
+            row.entropy, row.median_g = shape_of(detail.fine)
+            rows[#rows + 1], parts[#parts + 1], details[row] = row, steps, detail
         end
     end
     metrics.fill(rows, parts, kinds, opts)
-    return rows
+    return rows, details
 end
 
 return M
