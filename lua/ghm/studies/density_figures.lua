@@ -67,8 +67,8 @@ local function heat_figure(found, z, names)
     for k = 0, #z do
         sides[k + 1] = k
     end
-    return { title = "Gradient density over the steps", xlabel = "gradient norm g (grey: no sample)",
-        ylabel = "step",
+    return { title = "Gradient density over the steps", ylabel = "step",
+        xlabel = "gradient norm g (grey: no sample)",
         heat = { x = curves.edges(found.bins), y = sides, z = z, ynames = names, log = true,
             label = "gradient density GD(g) / N" } }
 end
