@@ -8,12 +8,12 @@ local ghm = require "ghm"
 
 local share = function(x) return ("%.1f %%"):format(100 * x) end
 local shown = {
-    { key = "loss" }, { key = "value", format = "%.4g" },
+    { key = "loss" }, { key = "value", format = "%.3g" },
     { key = "easy_share", title = "easy", format = share },
     { key = "medium_share", title = "medium", format = share },
     { key = "hard_share", title = "hard", format = share },
-    { key = "outlier_share", title = "outliers", format = share },
-    { key = "positive_share", title = "positives", format = share },
+    { key = "outlier_share", title = "outlier", format = share },
+    { key = "positive_share", title = "positive", format = share },
     { key = "effective", format = "%.0f" }, { key = "entropy", format = "%.2f" },
 }
 

@@ -9,7 +9,7 @@
 -- figure = {
 --   title, xlabel, ylabel, xlog, ylog, xrange = {low, high}, yrange (nil ends are automatic)
 --   xstep                     from one tick of the x axis to the next, where it is not automatic
---   key = "outside right" (default) | "below" | "inside" | "none"
+--   key = "outside right" (default) | "below" | "inside" | "inside left" | "none"
 --   width, height             in points; PNG has twice as many pixels
 --   ordered = true            the series are steps of one quantity: dark to light colours
 --   series = { { label, x = {...}, y = {...}, style, dash = bool, colour = index }, ... }
@@ -170,6 +170,7 @@ local keys = {
     ["outside right"] = "set key outside right top vertical",
     below = "set key at screen 0.5, char 1 center bottom horizontal",
     inside = "set key inside right top vertical maxrows auto",
+    ["inside left"] = "set key inside left top vertical maxrows auto",
     none = "unset key",
 }
 
@@ -282,7 +283,7 @@ local function script(figure, blocks, formats)
             rows, columns, quoted(figure.title or ""), 5 + 1.3 * legend)
         for i, panel in ipairs(figure.panels) do
             local shared = i == 1 and panel.series and #panel.series > 1 and "shared" or "none"
-            local key = panel.key == "inside" and "inside" or shared
+            local key = (panel.key or ""):find "^inside" and panel.key or shared
             drawn = one_plot(panel, blocks, commands, key, width / columns - 100, 13) or drawn
         end
         commands[#commands + 1] = "    unset multiplot"

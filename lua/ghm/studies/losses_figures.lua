@@ -38,14 +38,16 @@ end
 -- Figures 1 (left) and 2: how many samples have which g.
 local function density_figure(part, whole)
     local counts = part.details[part.rows[1]].counts
+    local regions = drawn(counts)
     local figure = { title = "Gradient density of " .. part.what, xlabel = "gradient norm g",
-        ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 }, key = "inside",
+        ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 },
+        key = regions[1] < regions[study.DRAWN] and "inside left" or "inside",
         series = { { label = "all samples", style = "steps", colour = 7,
-            x = curves.edges(study.DRAWN),
-            y = scaled(drawn(counts), study.DRAWN / total(counts)) } } }
+            x = curves.edges(study.DRAWN), y = scaled(regions, study.DRAWN / total(counts)) } } }
     if whole then
         local g = curves.grid(400)
-        if part.task == "classification" and whole:facts().positive > 0 then
+        local facts = whole:facts()
+        if facts.positive > 0 and facts.positive < facts.valid then
             table.insert(figure.series, { label = "positives", x = g, colour = 4,
                 y = curves.exact_density(whole, g, part.eps, part.mu, "positives") })
         end

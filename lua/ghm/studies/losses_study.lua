@@ -213,7 +213,8 @@ local function add_call(loss, call, state, detail, part)
     metrics.add(part, "value", value)
     if not sketch:is_soft() and both > 0 then
         metrics.add(part, "effective", (both * tot) ^ 2 / total(norms("both", 2), intervals))
-        if loss.task == "classification" then
+        local facts = sketch:facts()
+        if loss.task == "classification" and facts.positive < facts.valid then
             add_share("positive_share", total(norms("positives", 1), intervals) / tot)
         end
     end
