@@ -131,7 +131,7 @@ install: lib
 	$(Q)$(call link,$(libdir)/$(soname),$(home)/build/libghm.so)
 	$(Q)$(call link,$(home)/lua/ghm,$(luadir)/ghm)
 	$(Q)$(call link,$(home)/lua/ghm/runner/command.lua,$(bindir)/ghm)
-	$(Q)$(if $(DESTDIR),,ldconfig || echo "  as root, ldconfig would tell the loader of libghm")
+	$(Q)$(if $(DESTDIR),,ldconfig 2>/dev/null || echo "  ldconfig, as root, would tell the loader of libghm")
 	@echo "  ghm $(version) is in $(prefix)$(if $(DESTDIR), below $(DESTDIR)): ghm help"
 
 ## uninstall: remove what install put below the same PREFIX

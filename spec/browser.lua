@@ -3,7 +3,7 @@
 --
 --   browser.missing()                        why there is none, or nil
 --   browser.open() -> b                      b:close() ends it
---   b:visit(url, { width, height, dark, print })
+--   b:visit(url, { width, height, dark, print, scriptless })
 --   b:eval(expression) -> its value          b:click(selector)   b:press(key)
 --   b:screenshot() -> base64 of a PNG        b:pdf() -> base64
 --   b:complaints()                           what the console said, policies broken, dialogs opened
@@ -107,6 +107,7 @@ function Browser:visit(url, look)
         deviceScaleFactor = 1, mobile = look.width < 600 })
     self:call("Emulation.setEmulatedMedia", { media = look.print and "print" or "", features =
         { { name = "prefers-color-scheme", value = look.dark and "dark" or "light" } } })
+    self:call("Emulation.setScriptExecutionDisabled", { value = look.scriptless or false })
     self.events, self.url = {}, url
     self:call("Page.navigate", { url = url })
     while not seen(self, "Page.loadEventFired") do

@@ -109,6 +109,15 @@ function TestReportPage.test_nothing_is_loaded_nothing_complains_and_no_name_run
     end
 end
 
+function TestReportPage.test_without_scripts_the_page_says_the_same()
+    b:visit(run, DESK)
+    lu.assertTrue(b:eval "document.querySelectorAll('th button').length" > 5)
+    local words = b:eval "document.querySelector('main').innerText"
+    b:visit(run, { width = 1200, height = 900, scriptless = true })
+    lu.assertEquals(b:eval "document.querySelectorAll('button').length", 0)
+    lu.assertEquals(b:eval "document.querySelector('main').innerText", words)
+end
+
 function TestReportPage.test_the_policy_stops_what_does_come_in()
     local text = everything():gsub("</main>", "<script>document.title = 'run'</script>"
         .. "<img src='data:,'><p style='color: red' onclick='1'>%0")

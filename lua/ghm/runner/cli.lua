@@ -4,6 +4,7 @@
 --   cli.parse(spec, words)    words -> args; throws fault "usage"
 --   cli.script_dir()          absolute folder of the running script
 --   cli.command(words)        what a shell takes to run this script with these words
+--   cli.script(name)          how another script is called, "luajit merge.lua" or "ghm merge"
 --   cli.spec_of(path)         the spec of a script, which is not run
 --
 -- spec = {
@@ -125,6 +126,10 @@ function M.command(words)
         line[#line + 1] = posix.word(word)
     end
     return table.concat(line, " ")
+end
+
+function M.script(name)
+    return arg.command and "ghm " .. name:gsub("_", " ") or ("luajit %s.lua"):format(name)
 end
 
 -- words (list of strings) -> args, as described above. Throws fault "usage".

@@ -1,5 +1,6 @@
 -- What an experiment says: of what it will do, of what it read, of what it found.
 
+local cli = require "ghm.runner.cli"
 local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local json = require "ghm.show.json"
@@ -105,7 +106,7 @@ function M.tell(found, calls, args, run, failed, complaint)
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
         where:write(args.csv == "-" and warnings_text(found) or "")
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
-            "\n")
+            "\n", args.report and "report: " .. run:path "report.html" .. "\n" or "")
     end
     if args.csv then -- last: where it cannot be written, all else is said and in the run folder
         csv.write(args.csv, found.rows, found.columns)
@@ -122,7 +123,7 @@ function M.shard(args, run, source)
             #source.steps - #source.failed, #source.names))
         print("run folder: " .. run.dir)
         if not args.quiet then
-            print "when all shards are there: luajit merge.lua RUN_FOLDER..."
+            print("when all shards are there: " .. cli.script "merge" .. " RUN_FOLDER...")
         end
     end
 end
