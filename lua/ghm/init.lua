@@ -16,8 +16,9 @@ local modules = {
     losses_figures = "ghm.studies.losses_figures",
     bins_figures = "ghm.studies.bins_figures",
     cli = "ghm.runner.cli", experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",
-    runs = "ghm.runner.runs",
-    json = "ghm.show.json", text = "ghm.show.text",
+    runs = "ghm.runner.runs", merging = "ghm.runner.merging", sketching = "ghm.runner.sketching",
+    comparing = "ghm.runner.comparing",
+    csv = "ghm.show.csv", json = "ghm.show.json", text = "ghm.show.text",
 }
 
 local M = { version = require("ghm.clib").version, modules = modules }

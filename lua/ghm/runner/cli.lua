@@ -19,6 +19,8 @@
 --   without = {"--csv", ...}      common options this script does not take
 --   report = bool             takes --report
 --   no_dump = bool                takes no DUMP words
+--   words = { "RUN...", "..." }   takes these instead of DUMP words; args.dumps has them
+--   resumes, shards = bool        takes --resume, --shard
 --   default_dump = "digits"       beside the script; what the body falls back on
 --   plot = "svg,png,term"         default of --plot
 --   epilog                        examples, the end of the help

@@ -141,7 +141,10 @@ end
 -- The help up to the options, which argparse lists by itself.
 local function introduction(spec)
     local lines = text.wrap(spec.question or "", WIDTH)
-    if not spec.no_dump then
+    if spec.words then
+        lines[#lines + 1] = ""
+        entry(lines, spec.words[1], spec.words[2])
+    elseif not spec.no_dump then
         lines[#lines + 1] = "\nDumps:"
         local fallback = spec.default_dump and "; without one, the bundled real dump" or ""
         entry(lines, "DUMP...", "files, globs or folders (.npy .npz .safetensors .pt .pth), or "
@@ -181,7 +184,7 @@ end
 -- The lua-argparse parser of a script (spec: see cli.lua). It throws fault "usage" for what it
 -- cannot take and M.HELP for -h; args.words holds the words that are no options.
 function M.parser(spec)
-    local words = spec.no_dump and "" or " [DUMP...]"
+    local words = spec.words and " " .. spec.words[1] or spec.no_dump and "" or " [DUMP...]"
     words = words .. (spec.keys and #spec.keys > 0 and " [key=SPEC...]" or "")
     local parser = argparse(spec.name, introduction(spec), spec.epilog)
         :usage(("Usage: %s%s [options]"):format(arg and arg.command or ("luajit %s.lua"):format(

@@ -74,15 +74,20 @@ local function remove_scraps(run)
         posix.quote(run:path "sketches"), posix.quote(run.dir)))
 end
 
-local function keep(run, step, calls)
-    if step.saved or step.kept then
-        return
-    end
-    if step.path then
+-- Says in step.file which file a step is read from.
+function M.identify(step)
+    if step.path and not step.file then
         step.file = posix.stamp(step.path)
         step.file.path = posix.real_path(step.path)
         step.file.sha256 = provenance.sha256(step.path)
     end
+end
+
+local function keep(run, step, calls)
+    if step.saved or step.kept then
+        return
+    end
+    M.identify(step)
     posix.make_folders(run:path "sketches")
     saved.write(run:path(M.kept_name(step.index)),
         { { name = step.name, file = step.file, calls = calls } })
@@ -128,8 +133,9 @@ function M.read(spec, args, source, configurations, run, made)
             info.argv, info.axes, info.seed = args.argv, json.array(spec.axes), args.seed
             info.configurations, info.loss = json.array(configurations), args.loss
             info.device, info.steps, info.inputs = args.device, source.names, source.inputs
+            local part = args.shard and "-" .. args.shard:gsub("/", "-of-") or ""
             run = runs.create { out = args.out, experiment = spec.name, name = args.name,
-                info = info }
+                label = (args.name or spec.name) .. part, info = info }
             made(run)
         end
         for _, one in ipairs(run and waiting or {}) do

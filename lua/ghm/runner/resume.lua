@@ -20,6 +20,11 @@ local free = { csv = true, json = true, name = true, plot = true, report = true,
 local other = { argv = true, default_dump = true, dumps = true, given = true, inputs = true,
     keys = true }
 
+-- Whether an option has a say in the numbers.
+function M.matters(name)
+    return free[name] == nil and name ~= "shard"
+end
+
 function M.settings(args)
     local kept = {}
     for name, value in pairs(args) do
@@ -66,7 +71,7 @@ function M.difference(a, b, what_a, what_b)
         end
         table.sort(sorted)
         for _, name in ipairs(sorted) do
-            local skip = part[2] == "options" and (free[name] ~= nil or name == "shard")
+            local skip = part[2] == "options" and not M.matters(name)
             if not skip and told(one[name]) ~= told(two[name]) then
                 return ("%s%s is %s in %s, %s in %s"):format(part[1], (name:gsub("_", "-")),
                     told(one[name]), what_a, told(two[name]), what_b)

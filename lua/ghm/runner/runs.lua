@@ -65,12 +65,13 @@ end
 -- Makes OUT/YYYYMMDD-HHMMSS-NAME-xxxx (local time; an exclusive mkdir, so two runs never share
 -- one), writes run.json and points OUT/latest at it.
 --   spec.out         folder of runs, made when missing ("runs")
---   spec.experiment  the script's name; spec.name: the user's own label instead
+--   spec.experiment  the script's name; spec.name: the user's own label instead; spec.label: what
+--                    the folder is called, if not one of them
 --   spec.info        goes into run.json: argv, axes, configurations, seed, ...
 function M.create(spec)
     local out = spec.out or "runs"
     posix.make_folders(out)
-    local label = slug(spec.name or spec.experiment)
+    local label = slug(spec.label or spec.name or spec.experiment)
     local dir = make_fresh(out, label ~= "" and label or "run")
     local info = { schema = M.SCHEMA, experiment = spec.experiment, name = spec.name,
         created = os.date "!%Y-%m-%dT%H:%M:%SZ" }
@@ -93,7 +94,8 @@ end
 function M.open(dir, out)
     if dir == "latest" then
         local latest = (out or "runs") .. "/latest"
-        dir = posix.real_path(latest) or latest
+        local newest = posix.real_path(latest)
+        dir = newest and latest:gsub("[^/]*$", newest:match "[^/]*$") or latest
     end
     dir = #dir > 1 and dir:gsub("/+$", "") or dir
     local file = io.open(dir .. "/run.json", "rb")

@@ -167,27 +167,28 @@ function M.number(x)
     return scaled(x, { "k", "M", "G", "T", "P" }, 1000, plain)
 end
 
--- Ascending numbers in a short form: "5:50:5", "1, 2, 5", "none"; long lists lose their middle.
+-- Ascending numbers in a short form: "1:100:1, 200", "0.5, 0.75", "none". Four and more of even
+-- steps are a range; long lists lose their middle.
 function M.ranges(list)
-    local n, step = #list, #list > 2 and list[2] - list[1]
-    local even = step ~= false
-    for k = 3, n do
-        even = even and math.abs(list[k] - list[k - 1] - step) <= 1e-12 * math.abs(list[n])
-    end
-    if n == 0 then
-        return "none"
-    elseif even then
-        return ("%.15g:%.15g:%.15g"):format(list[1], list[n], step)
-    end
-    local words = {}
-    for k = 1, n do
-        if n <= 12 or k <= 5 or k > n - 5 then
-            words[#words + 1] = ("%.15g"):format(list[k])
-        elseif k == 6 then
-            words[#words + 1] = "..."
+    local words, k = {}, 1
+    while k <= #list do
+        local step, last = list[k + 1] and list[k + 1] - list[k], k
+        while list[last + 1]
+            and math.abs(list[last + 1] - list[last] - step) <= 1e-9 * math.abs(step) do
+            last = last + 1
+        end
+        if last - k >= 3 then
+            words[#words + 1] = ("%.6g:%.6g:%.6g"):format(list[k], list[last], step)
+            k = last + 1
+        else
+            words[#words + 1] = ("%.6g"):format(list[k])
+            k = k + 1
         end
     end
-    return table.concat(words, ", ")
+    if #words > 16 then
+        words = { words[1], words[2], words[3], "...", words[#words - 1], words[#words] }
+    end
+    return words[1] and table.concat(words, ", ") or "none"
 end
 
 -- Bytes in decimal units: 17 B, 1.50 kB, 12.4 MB.

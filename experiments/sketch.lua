@@ -1,0 +1,26 @@
+#!/usr/bin/env luajit
+-- What of a dump do all later questions need? Its sketches, in one small file.
+local ffi = require "ffi"
+ffi.cdef "char *realpath(const char *path, char *resolved);"
+local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
+package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
+local ghm = require "ghm"
+
+ghm.cli.main({
+    name = "sketch",
+    question = "The sketches of a dump in one small file, which other scripts take for the dump.",
+    epilog = "The file answers exactly for the bins, mu and beta named here; others are refused. "
+        .. "On a cluster: sketch.lua dump -o run.sketch; at home: sweep_bins.lua run.sketch.",
+    default_dump = "digits",
+    shards = true,
+    without = { "--out", "--name", "--plot", "--csv", "--json" },
+    keys = ghm.keys { "bins", "mu", "beta", "labels", single = true, bins = "1:100:1,200",
+        mu = "log:0.001:1:13", beta = "1" },
+    options = function(parser)
+        parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
+            :default "ghmc":show_default(false)
+        parser:option("-o --file", "the file to write (DUMP.sketch)"):argname "FILE"
+    end,
+}, function(args)
+    return ghm.sketching.main(args)
+end)

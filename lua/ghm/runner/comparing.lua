@@ -1,0 +1,305 @@
+-- Runs side by side: the settings and the results in which they differ, by how much, and whether that
+-- is too much. The runs are called A, B, C, ... in the order given; changes are against A.
+
+local condition = require "ghm.runner.condition"
+local csv = require "ghm.show.csv"
+local fault = require "ghm.fault"
+local json = require "ghm.show.json"
+local nearest = require "ghm.nearest"
+local resume = require "ghm.runner.resume"
+local runs = require "ghm.runner.runs"
+local text = require "ghm.show.text"
+
+local M = {}
+
+local function letter(k)
+    return string.char(64 + k)
+end
+
+local function read_json(path)
+    local file = io.open(path, "rb")
+    local value = file and json.decode(file:read "*a")
+    if file then
+        file:close()
+    end
+    return type(value) == "table" and value or {}
+end
+
+-- What made a run's numbers: name -> { shown, same }, texts; equal where `same` is.
+local function settings_of(run, facts)
+    local settings = {}
+    local function put(name, shown, same)
+        settings[name] = shown and { shown = shown, same = same or shown } or nil
+    end
+    put("experiment", run.info.experiment)
+    for _, part in ipairs { run.info.keys or {}, run.info.options or {} } do
+        for name, value in pairs(part) do
+            if part == run.info.keys or resume.matters(name) then
+                put(name, type(value) ~= "table" and tostring(value)
+                    or type(value[1]) == "number" and text.ranges(value)
+                    or table.concat(value, ","))
+            end
+        end
+    end
+    local contents = {} -- the same data under another name is the same
+    for k, dump in ipairs(facts.dumps or {}) do
+        contents[k] = dump.sha256 or dump.path
+    end
+    local words = table.concat(run.info.dumps or {}, " ")
+    put("dumps", words ~= "" and words or "bundled", table.concat(contents, " "))
+    put("library", facts.library and facts.library.version)
+    put("commit", facts.git and facts.git.commit:sub(1, 12)
+        .. (facts.git.dirty and " with changes" or ""))
+    put("device", facts.device)
+    return settings
+end
+
+-- "bins=5 momentum=0", from the axes that both runs' rows have.
+local function row_name(row, axes)
+    local words = {}
+    for _, axis in ipairs(axes) do
+        words[#words + 1] = ("%s=%s"):format(axis, type(row[axis]) == "number"
+            and ("%.15g"):format(row[axis]) or tostring(row[axis]))
+    end
+    return table.concat(words, " ")
+end
+
+local function open(dir, out)
+    local run = runs.open(dir, out)
+    local path = run:path "results.csv"
+    local ok, rows, names = pcall(csv.read, path)
+    if not ok then
+        fault.raise("mismatch", "%s has no results to compare: %s", run.dir, rows.message)
+    end
+    return { run = run, rows = rows, names = names,
+        settings = settings_of(run, read_json(run:path "provenance.json")) }
+end
+
+-- The axes by which rows are told apart: those of A that the others have too, and along which some
+-- run has more than one value. (An axis with one value in each run is a setting.)
+local function common_axes(list)
+    local axes = {}
+    for _, axis in ipairs(list[1].run.info.axes or {}) do
+        local everywhere, several = true, false
+        for _, one in ipairs(list) do
+            everywhere = everywhere and nearest.is_one_of(axis, one.run.info.axes or {})
+            for _, row in ipairs(one.rows) do
+                several = several or row[axis] ~= one.rows[1][axis]
+            end
+        end
+        axes[#axes + 1] = everywhere and several and axis or nil
+    end
+    return axes
+end
+
+-- Rows that stand for the same configuration in all runs: list of { name, rows = {A's, B's, ...} }.
+local function match(list, axes)
+    for _, one in ipairs(list) do
+        one.by_name = {}
+        for _, row in ipairs(one.rows) do
+            one.by_name[row_name(row, axes)] = row
+        end
+    end
+    local matched, alone = {}, 0
+    for _, row in ipairs(list[1].rows) do
+        local name = row_name(row, axes)
+        local entry = { name = name, rows = {} }
+        for k, one in ipairs(list) do
+            entry.rows[k] = one.by_name[name]
+        end
+        if #entry.rows == #list then
+            matched[#matched + 1] = entry
+        end
+    end
+    for _, one in ipairs(list) do
+        alone = alone + #one.rows - #matched
+    end
+    return matched, alone
+end
+
+local function number(value)
+    return type(value) == "number" and value or nil
+end
+
+-- (b - a) / |a|; nil where one is missing or a is 0.
+local function change(a, b)
+    return a and b and a ~= 0 and (b - a) / math.abs(a) or nil
+end
+
+-- One column over the matched rows: means of each run, changes of the means, and the largest change of
+-- one configuration, with its place. `differs`: whether any configuration does.
+local function column_of(name, matched, n_runs)
+    local column = { column = name, mean = {}, change = {}, largest = nil, at = nil,
+        differs = false }
+    for k = 1, n_runs do
+        local sum, n = 0, 0
+        for _, entry in ipairs(matched) do
+            local a, b = number(entry.rows[1][name]), number(entry.rows[k][name])
+            if b then
+                sum, n = sum + b, n + 1
+            end
+            local equal = a == b or a ~= a and b ~= b
+            column.differs = column.differs or not equal
+            local by = change(a, b)
+            if by and (not column.largest or math.abs(by) > math.abs(column.largest)) then
+                column.largest, column.at = by, entry.name
+            end
+        end
+        column.mean[k] = n > 0 and sum / n or nil
+        column.change[k] = change(column.mean[1], column.mean[k])
+    end
+    return column
+end
+
+-- list of { setting, [1] = A's, [2] = B's, ... }; all: also those that are the same everywhere.
+local function settings_that_differ(list, all)
+    local rows, seen = {}, {}
+    for _, one in ipairs(list) do
+        for name in pairs(one.settings) do
+            local row, differs = { setting = name }, false
+            for k, other in ipairs(list) do
+                local setting = other.settings[name] or { shown = "", same = "" }
+                row[k] = setting.shown
+                differs = differs or setting.same ~= (list[1].settings[name] or {}).same
+            end
+            if not seen[name] and (differs or all) then
+                rows[#rows + 1] = row
+            end
+            seen[name] = true
+        end
+    end
+    table.sort(rows, function(a, b)
+        return a.setting < b.setting
+    end)
+    return rows
+end
+
+-- dirs -> { runs, settings, columns, matched, alone, axes }; all: also what does not differ.
+function M.compare(dirs, out, all)
+    if #dirs < 2 or #dirs > 26 then
+        fault.raise("usage", "expected the folders of two or more runs, at most 26, not %d", #dirs)
+    end
+    local list = {}
+    for k, dir in ipairs(dirs) do
+        list[k] = open(dir, out)
+    end
+    local axes = common_axes(list)
+    local matched, alone = match(list, axes)
+    if #matched == 0 then
+        fault.raise("mismatch", "no configuration of %s is in all the other runs: nothing can be "
+            .. "compared", list[1].run.dir)
+    end
+    local settings = settings_that_differ(list, all)
+    local columns = {}
+    for _, name in ipairs(list[1].names) do
+        local column = column_of(name, matched, #list)
+        local is_axis = nearest.is_one_of(name, list[1].run.info.axes or {})
+        if not is_axis and (column.differs or all) and column.mean[1] then
+            columns[#columns + 1] = column
+        end
+    end
+    return { runs = list, settings = settings, columns = columns, matched = matched, alone = alone,
+        axes = axes }
+end
+
+local function percent(x)
+    return x == 0 and "=" or x and ("%+.3g %%"):format(100 * x) or ""
+end
+
+-- What M.compare found, for a terminal.
+function M.text(found)
+    local n, single = #found.runs, #found.matched == 1
+    local parts, shown = {}, { "setting" }
+    for k, one in ipairs(found.runs) do
+        parts[#parts + 1] = ("%s  %s"):format(letter(k), one.run.dir)
+        shown[k + 1] = { key = k, title = letter(k) }
+    end
+    parts[#parts + 1] = ""
+    parts[#parts + 1] = #found.settings > 0 and text.table(found.settings, shown)
+        or "the settings are the same\n"
+    shown = { "column" }
+    local rows = {}
+    for k = 1, n do
+        shown[#shown + 1] = { key = "mean" .. k, title = letter(k), format = "%.6g" }
+    end
+    for k = 2, n do
+        shown[#shown + 1] = { key = "change" .. k, title = n == 2 and "change"
+            or ("%s against A"):format(letter(k)), align = "right" }
+    end
+    if not single then
+        shown[#shown + 1] = { key = "largest", title = "largest", align = "right" }
+        shown[#shown + 1] = { key = "at", title = "at" }
+    end
+    for r, column in ipairs(found.columns) do
+        rows[r] = { column = column.column, at = column.at, largest = percent(column.largest) }
+        for k = 1, n do
+            rows[r]["mean" .. k], rows[r]["change" .. k] = column.mean[k], percent(column.change[k])
+        end
+    end
+    if #rows == 0 then
+        parts[#parts + 1] = "the results are the same"
+    else
+        parts[#parts + 1] = text.table(rows, shown)
+    end
+    local told = single and "" or ("means over %d configurations that all runs have"):format(
+        #found.matched)
+    if found.alone > 0 then
+        told = told .. ("%s%d rows of some runs are not in all"):format(told ~= "" and "; " or "",
+            found.alone)
+    end
+    parts[#parts + 1] = told ~= "" and told or nil
+    return table.concat(parts, "\n")
+end
+
+-- Where a condition holds: list of { run = "B", name, dir }, for every run but A.
+function M.tripped(found, source)
+    local holds, columns = condition.parse(source)
+    for _, name in ipairs(columns) do
+        if not nearest.is_one_of(name, found.runs[1].names) then
+            fault.raise("usage", "--fail-if: unknown column '%s'%s", name,
+                nearest.hint(name, found.runs[1].names))
+        end
+    end
+    local list = {}
+    for k = 2, #found.runs do
+        for _, entry in ipairs(found.matched) do
+            local tripped = holds(function(name, run)
+                local at = run and run:byte() - 64 or k
+                if not entry.rows[at] then
+                    fault.raise("usage", "--fail-if: there is no run %s", run)
+                end
+                return number(entry.rows[at][name]) or 0 / 0
+            end)
+            if tripped then
+                list[#list + 1] = { run = letter(k), name = entry.name,
+                    dir = found.runs[k].run.dir }
+            end
+        end
+    end
+    return list
+end
+
+-- What M.compare found, for --json and --csv.
+function M.rows(found)
+    local rows = {}
+    for _, column in ipairs(found.columns) do
+        for _, entry in ipairs(found.matched) do
+            local row = { column = column.column, configuration = entry.name }
+            for k in ipairs(found.runs) do
+                local a, b = number(entry.rows[1][column.column]),
+                    number(entry.rows[k][column.column])
+                row[letter(k)] = b
+                row["change_" .. letter(k)] = k > 1 and change(a, b) or nil
+            end
+            rows[#rows + 1] = row
+        end
+    end
+    local columns = { "column", "configuration" }
+    for k in ipairs(found.runs) do
+        columns[#columns + 1] = letter(k)
+        columns[#columns + 1] = k > 1 and "change_" .. letter(k) or nil
+    end
+    return rows, columns
+end
+
+return M
