@@ -9,9 +9,9 @@ local ghm = require "ghm"
 ghm.cli.main({
     name = "compare",
     question = "Runs side by side: the settings and results in which they differ, and by how much.",
-    epilog = "The condition of --fail-if compares columns of each further run with numbers and with "
-        .. "A, the same column in the first run: 'loss>1.01*A', 'abs(cosine-A)>1e-3', 'n<5'. It is "
-        .. "judged for every configuration; where it holds, the exit code is 6.",
+    epilog = "The condition of --fail-if compares columns of each further run with numbers and "
+        .. "with A, the same column in the first run: 'loss>1.01*A', 'abs(cosine-A)>1e-3', 'n<5'. "
+        .. "It is judged for every configuration; where it holds, the exit code is 6.",
     words = { "A B ...", "two or more run folders; latest is the newest one" },
     without = { "--dry-run", "--device", "--threads", "--seed", "--samples", "--nonfinite",
         "--fail-fast", "--logits", "--pred", "--target", "--labels", "--weight", "--calls",

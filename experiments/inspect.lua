@@ -12,6 +12,7 @@ local fault = require "ghm.fault"
 local inspected = require "ghm.show.inspected"
 local inspection = require "ghm.dumps.inspection"
 local json = require "ghm.show.json"
+local saved = require "ghm.dumps.saved"
 local text = require "ghm.show.text"
 
 cli.main({
@@ -28,8 +29,11 @@ cli.main({
     local files = json.array {}
     local totals = { files = #paths, refused = 0, arrays = 0, elements = 0, nonfinite = 0 }
     for k, path in ipairs(paths) do
-        local ok, found = pcall(inspection.inspect, path)
-        if ok then
+        local sketched = saved.claims(path)
+        local ok, found = pcall(sketched and saved.inspect or inspection.inspect, path)
+        if ok and sketched then
+            files[k] = found
+        elseif ok then
             for _, row in ipairs(found.arrays) do
                 totals.arrays = totals.arrays + 1
                 totals.elements = totals.elements + row.n
@@ -44,7 +48,7 @@ cli.main({
             error(found, 0)
         end
         if ok and not args.json then
-            print(inspected.text(found))
+            print(sketched and inspected.sketched(found) or inspected.text(found))
         end
     end
     if args.json then

@@ -8,8 +8,8 @@ local ghm = require "ghm"
 
 local spec = {
     name = "merge",
-    question = "The run that shards (--shard I/N) are parts of: its rows, figures and answer, to the "
-        .. "byte those of a single run. Missing shards are named.",
+    question = "The run that shards (--shard I/N) are parts of: its rows, figures and answer, to "
+        .. "the byte those of a single run. Missing shards are named.",
     words = { "RUN...", "the run folders of all shards, in any order" },
     report = true,
     without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--fail-fast", "--logits",

@@ -8,10 +8,10 @@
 -- so a sweep asks for each function once.
 
 local clib = require "ghm.clib"
+local declared = require "ghm.declared"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
-local text = require "ghm.show.text"
 
 local C = clib.C
 local M = {}
@@ -151,59 +151,6 @@ function Sketch:merge(other)
     return self
 end
 
--- What is answered exactly: { bins, mu, knots }, ascending lists.
-function Sketch:declared()
-    if not self.shared.declared then
-        local lists = {}
-        for name, what in pairs { bins = C.GHM_DECLARED_BINS, mu = C.GHM_DECLARED_MU,
-            knots = C.GHM_DECLARED_KNOTS } do
-            local n = tonumber(C.ghm_sketch_declared(pointer_of(self), what, nil))
-            local values = ffi.new("double[?]", math.max(n, 1))
-            C.ghm_sketch_declared(self.c, what, values)
-            lists[name] = {}
-            for k = 1, n do
-                lists[name][k] = values[k - 1]
-            end
-        end
-        self.shared.declared = lists
-    end
-    return self.shared.declared
-end
-
--- Whether two sketches were made to answer the same.
-function Sketch:declares_as(other)
-    for name, values in pairs(self:declared()) do
-        local others = other:declared()[name]
-        for k = 1, math.max(#values, #others) do
-            if values[k] ~= others[k] then
-                return false
-            end
-        end
-    end
-    return self.task == other.task
-end
-
--- Throws where this sketch, which was not made here, cannot tell exactly what `asked` was made to
--- answer; where: the file.
-function Sketch:must_answer(asked, where)
-    if self.task ~= asked.task then
-        fault.raise("dump", "%s: a sketch of %s, expected one of %s", where, self.task, asked.task)
-    end
-    for name, values in pairs(self.shared ~= asked.shared and asked:declared() or {}) do
-        local declared, known = self:declared()[name], {}
-        for _, value in ipairs(declared) do
-            known[value] = true
-        end
-        for _, value in ipairs(values) do
-            if not known[value] then
-                fault.raise("usage", "%s: the sketch was not made for %s = %.15g, only for %s: "
-                    .. "another would be a guess; sketch the dump again to ask for it", where,
-                    name == "knots" and "beta" or name, value, text.ranges(declared))
-            end
-        end
-    end
-end
-
 -- A sketch of one call that answers what this one was made to answer, and its facts. A batch is
 -- read, with opts as for add; a saved call (ghm.dumps.saved) has its sketch already.
 function Sketch:of(call, opts)
@@ -211,7 +158,7 @@ function Sketch:of(call, opts)
         local fresh = self:like()
         return fresh, fresh:add(call, opts)
     end
-    call.saved:must_answer(self, opts.where)
+    declared.must_answer(call.saved, self, opts.where)
     if call.facts.nonfinite > 0 and opts.nonfinite ~= "ignore" then
         fault.raise("dump", "%s: %d samples are not finite and were ignored when it was sketched: "
             .. "--nonfinite ignore accepts that", opts.where, call.facts.nonfinite)
@@ -247,7 +194,7 @@ function M.read(path, like)
         local place = clib.place "ghm_sketch *"
         clib.check(C.ghm_reader_next(reader, like and pointer_of(like), place, note))
         local sketch = wrap(place[0])
-        if like and like:declares_as(sketch) then
+        if like and declared.alike(like, sketch) then
             sketch.shared = like.shared
         end
         like = sketch

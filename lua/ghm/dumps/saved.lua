@@ -9,6 +9,7 @@
 -- in `saved` when read. views: name -> { sketch, facts }, further sketches of its data. file: what
 -- the step was read from, { path, size, mtime, sha256 }, or nil.
 
+local declared = require "ghm.declared"
 local fault = require "ghm.fault"
 local json = require "ghm.show.json"
 local mapfile = require "ghm.dumps.mapfile"
@@ -97,6 +98,22 @@ local function plain(sketch, note, path)
     facts.soft = sketch:is_soft() and facts.valid or 0
     return { step = text.one_line(note or path:match "[^/]+$"), call = 1, calls = 1,
         shape = { facts.samples }, names = { pred = "sketch" }, facts = facts, notes = {} }
+end
+
+-- What is in a file, for people and --json: { path, format, task, answers, calls = list of { step,
+-- arrays, shape, samples, valid, positive, nonfinite, from } }. Fault "dump" as of read.
+function M.inspect(path)
+    local found = { path = path, format = "sketch", calls = json.array {} }
+    for _, step in ipairs(M.read(path)) do
+        for _, call in ipairs(step.calls) do
+            found.task, found.answers = call.task, declared.text(call.saved)
+            table.insert(found.calls, { step = step.name, arrays = call.names,
+                shape = json.array(call.shape), samples = call.facts.samples,
+                valid = call.facts.valid, positive = call.facts.positive,
+                nonfinite = call.facts.nonfinite, from = step.file and step.file.path })
+        end
+    end
+    return found
 end
 
 -- Fault "dump": the file is foreign, damaged, or its steps lack calls.

@@ -1,5 +1,5 @@
--- Runs side by side: the settings and the results in which they differ, by how much, and whether that
--- is too much. The runs are called A, B, C, ... in the order given; changes are against A.
+-- Runs side by side: the settings and the results in which they differ, by how much, and whether
+-- that is too much. The runs are called A, B, C, ... in the order given; changes are against A.
 
 local condition = require "ghm.runner.condition"
 local csv = require "ghm.show.csv"
@@ -126,8 +126,8 @@ local function change(a, b)
     return a and b and a ~= 0 and (b - a) / math.abs(a) or nil
 end
 
--- One column over the matched rows: means of each run, changes of the means, and the largest change of
--- one configuration, with its place. `differs`: whether any configuration does.
+-- One column over the matched rows: means of each run, changes of the means, and the largest change
+-- of one configuration, with its place. `differs`: whether any configuration does.
 local function column_of(name, matched, n_runs)
     local column = { column = name, mean = {}, change = {}, largest = nil, at = nil,
         differs = false }

@@ -90,8 +90,8 @@ local function collect(list, info)
     return owner, missing
 end
 
--- dirs: run folders -> a new run folder in `out` that has all their steps. Fault "mismatch": they are
--- not shards of one run, or some are missing.
+-- dirs: run folders -> a new run folder in `out` that has all their steps. Fault "mismatch": they
+-- are not shards of one run, or some are missing.
 function M.merge(dirs, out, name)
     if #dirs == 0 then
         fault.raise("usage", "expected the run folders of all shards")
@@ -134,7 +134,7 @@ local function option_word(name, value)
     return value == true and word or ("%s=%s"):format(word, value)
 end
 
--- Goes on with the merged run by its own script, which takes the options of this one. Never returns.
+-- Goes on with the merged run by its own script, which takes this one's options. Never returns.
 function M.finish(run, spec, args)
     local path = ("%s/%s.lua"):format(cli.script_dir(), run.info.experiment)
     local words = { [0] = path, "--resume", run.dir,

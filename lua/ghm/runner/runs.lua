@@ -95,7 +95,7 @@ function M.open(dir, out)
     if dir == "latest" then
         local latest = (out or "runs") .. "/latest"
         local newest = posix.real_path(latest)
-        dir = newest and latest:gsub("[^/]*$", newest:match "[^/]*$") or latest
+        dir = newest and latest:match "^.*/" .. newest:match "[^/]*$" or latest
     end
     dir = #dir > 1 and dir:gsub("/+$", "") or dir
     local file = io.open(dir .. "/run.json", "rb")

@@ -1,7 +1,8 @@
 -- sketch.lua's work: a dump's steps, or a shard of them, as one file of sketches.
 
-local fault = require "ghm.fault"
+local declared = require "ghm.declared"
 local device = require "ghm.device"
+local fault = require "ghm.fault"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
 local reading = require "ghm.runner.reading"
@@ -26,22 +27,12 @@ local function default_name(args)
     return ("%s%s.%s"):format(stem ~= "" and stem or "dump", part, saved.EXTENSION)
 end
 
-local function declared_text(sketch)
-    local words = {}
-    for _, entry in ipairs { { "bins", "bins" }, { "mu", "mu" }, { "knots", "beta" } } do
-        local values = sketch:declared()[entry[1]]
-        if #values > 0 then
-            words[#words + 1] = ("%s %s"):format(entry[2], text.ranges(values))
-        end
-    end
-    return table.concat(words, "; ")
-end
-
 -- Returns the exit code. Fault "failed" where the file cannot be written.
 function M.main(args)
     local task = args.loss == "ghmr" and "regression" or "classification"
     if task == "classification" and (args.given.mu or args.given.beta) then
-        fault.raise("usage", "%s: GHM-C has none; --loss ghmr has", args.given.mu and "mu" or "beta")
+        fault.raise("usage", "%s: GHM-C has none; --loss ghmr has",
+            args.given.mu and "mu" or "beta")
     elseif args.file == "" then
         fault.raise("usage", "--file: expected a path, not an empty word")
     end
@@ -66,7 +57,7 @@ function M.main(args)
     saved.write(path, steps)
     if not args.quiet then
         print(telling.heading(calls, args))
-        print(("answers %s"):format(declared_text(calls[1].sketch)))
+        print(("answers %s"):format(declared.text(calls[1].sketch)))
         print(("%s: %d step%s, %s"):format(path, #steps, #steps == 1 and "" or "s",
             text.bytes(posix.stamp(path).size)))
     end

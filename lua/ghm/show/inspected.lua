@@ -76,6 +76,16 @@ function M.text(found)
     return table.concat(lines, "\n") .. "\n"
 end
 
+local of_calls = { "step", { key = "shape", title = "call", format = function(shape, row)
+    return row.arrays.pred .. array.shape_text(shape)
+end }, "samples", "valid", "positive", "nonfinite", { key = "from" } }
+
+-- The same of a sketch file, as ghm.dumps.saved finds it.
+function M.sketched(found)
+    return table.concat({ text.one_line(found.path), ("sketches of %s, which answer %s"):format(
+        found.task, found.answers), text.table(found.calls, of_calls) }, "\n")
+end
+
 -- The usual names of the roles, for a help text.
 function M.usual_names()
     local lines = { "Usual names; the first that is there plays the role:" }

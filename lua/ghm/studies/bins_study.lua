@@ -65,8 +65,8 @@ end
 local worst = { beta_largest = true, density_error_max = true }
 
 -- One row per configuration: means over the calls, and largest values where the name says so.
--- calls: of sweep.read; eps: window of the exact density, nil for 1/bins.
-function M.rows(task, calls, configurations, eps)
+-- calls: of sweep.read; eps: window of the exact density, nil for 1/bins; progress: as a study's.
+function M.rows(task, calls, configurations, eps, progress)
     local rows = {}
     for i, configuration in ipairs(configurations) do
         local h = harmonise.new(task, configuration)
@@ -95,6 +95,9 @@ function M.rows(task, calls, configurations, eps)
         end
         row.loss_sd = #losses > 1 and math.sqrt(squares / (#losses - 1)) or 0
         rows[i] = row
+        if progress then
+            progress(i, #configurations)
+        end
     end
     return rows
 end

@@ -1,10 +1,10 @@
 -- Sweeps: every configuration of some keys, answered from one sketch per step.
 
 local clib = require "ghm.clib"
+local declared = require "ghm.declared"
 local fault = require "ghm.fault"
 local ffi = require "ffi"
 local sketches = require "ghm.sketches"
-local text = require "ghm.show.text"
 
 local M = {}
 
@@ -32,10 +32,10 @@ end
 -- All sketches of a study are merged and share where their regions begin, so they must have been
 -- made for the same questions.
 local function fit(call, first)
-    if call.sketch.shared ~= first.sketch.shared and not call.sketch:declares_as(first.sketch) then
-        fault.raise("usage", "%s was sketched for bins %s, %s for %s: sketch one of them again",
-            call.step.path or call.step.name, text.ranges(call.sketch:declared().bins),
-            first.step.path or first.step.name, text.ranges(first.sketch:declared().bins))
+    if not declared.alike(call.sketch, first.sketch) then
+        fault.raise("usage", "%s was sketched for %s; %s for %s: sketch one of them again",
+            call.step.path or call.step.name, declared.text(call.sketch),
+            first.step.path or first.step.name, declared.text(first.sketch))
     end
 end
 
@@ -54,7 +54,7 @@ function M.read(source, spec)
     local empty = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
         knots = spec.knots }
     if source.saved then -- samples are sketched as those that are sketched already
-        source.saved:must_answer(empty, source.saved_path)
+        declared.must_answer(source.saved, empty, source.saved_path)
         empty = source.saved:like()
     end
     local progress, keep = spec.progress or function() end, spec.keep or function() end
