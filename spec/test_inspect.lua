@@ -2,6 +2,8 @@ local lu = require "luaunit"
 local bytes = require "dump_bytes"
 local json = require "ghm.show.json"
 local posix = require "ghm.posix"
+local samples = require "samples"
+local saved = require "ghm.dumps.saved"
 local torch = require "torch_bytes"
 
 local TestInspect = {}
@@ -123,11 +125,18 @@ function TestInspect:test_looks_at_long_arrays_in_pieces()
     end
 end
 
-function TestInspect:test_a_saved_sketch_is_no_dump()
-    self.folder:write("x.sketch", "ghmskch and what follows")
+function TestInspect:test_a_sketch_file_tells_its_calls_and_what_it_answers()
+    local one = samples.sketch_of({ bins = { 5, 10 } }, samples.class_batch({ 1, -2 }, { 0, 1 }))
+    saved.write(self.folder.path .. "/x.sketch", { { name = "step_7", calls = { { sketch = one,
+        facts = one:facts(), shape = { 2, 1 }, names = { pred = "logits" }, notes = {} } } } })
     local output, status = self:run "x.sketch"
+    lu.assertEquals(status, 0)
+    lu.assertStrContains(output, "sketches of classification, which answer bins 5, 10\n")
+    lu.assertStrMatches(output:match "step_7[^\n]*", "step_7 +logits%[2,1%] +2 +2 +1 +0")
+    self.folder:write("x.sketch", "ghmskch and what follows")
+    output, status = self:run "x.sketch"
     lu.assertEquals(status, 3)
-    lu.assertStrContains(output, "x.sketch: a saved sketch, expected a dump")
+    lu.assertStrContains(output, "x.sketch: not a sketch: its checksum is wrong")
 end
 
 function TestInspect:test_a_refused_file_is_reported_and_the_rest_goes_on()

@@ -6,7 +6,6 @@ local clib = require "ghm.clib"
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local roles = require "ghm.dumps.roles"
-local saved = require "ghm.dumps.saved"
 
 local M = {}
 
@@ -98,9 +97,6 @@ end
 --   losses = { classification = { calls } or { problem }, regression = ... }, see calls_of }.
 -- Faults "dump", "interrupted".
 function M.inspect(path)
-    if saved.claims(path) then
-        fault.raise("dump", "%s: a saved sketch, expected a dump: it holds counts, no arrays", path)
-    end
     clib.check(clib.C.ghm_interrupt_catch())
     local file = dump.open(path, { check_crc = true })
     local found = { path = path, format = file.format, warnings = file.warnings, arrays = {},
