@@ -133,7 +133,7 @@ function TestInspect:test_a_sketch_file_tells_its_calls_and_what_it_answers()
     lu.assertEquals(status, 0)
     lu.assertStrContains(output, "sketches of classification, which answer bins 5, 10\n")
     lu.assertStrMatches(output:match "step_7[^\n]*", "step_7 +logits%[2,1%] +2 +2 +1 +0")
-    self.folder:write("x.sketch", "ghmskch and what follows")
+    self.folder:write("x.sketch", "ghmskch\0 and what follows")
     output, status = self:run "x.sketch"
     lu.assertEquals(status, 3)
     lu.assertStrContains(output, "x.sketch: not a sketch: its checksum is wrong")

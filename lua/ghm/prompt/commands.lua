@@ -7,6 +7,7 @@
 local array = require "ghm.array"
 local asked = require "ghm.prompt.asked"
 local cli = require "ghm.runner.cli"
+local declared = require "ghm.declared"
 local dump = require "ghm.dumps.dump"
 local experiment = require "ghm.runner.experiment"
 local fault = require "ghm.fault"
@@ -175,10 +176,10 @@ function Stream:__tostring()
     for _, call in ipairs(self.calls) do
         valid = valid + call.facts.valid
     end
-    local declared = self.calls[1].sketch:declared()
+    local told = declared.of(self.calls[1].sketch)
     return ("sketch of %d call%s, %s valid samples, %s, for bins %s%s"):format(#self.calls,
-        #self.calls == 1 and "" or "s", text.number(valid), self.task, text.ranges(declared.bins),
-        self.task == "regression" and ", mu " .. text.ranges(declared.mu) or "")
+        #self.calls == 1 and "" or "s", text.number(valid), self.task, text.ranges(told.bins),
+        self.task == "regression" and ", mu " .. text.ranges(told.mu) or "")
 end
 
 local function union(a, b)
@@ -201,15 +202,15 @@ function Stream:calls_for(asked_of, also)
     local probe = sketches.new { task = self.task, bins = asked_of.bins, mu = asked_of.mu,
         knots = asked_of.knots }
     local first = self.calls[1].sketch
-    local ok, problem = pcall(first.must_answer, first, probe, "s")
+    local ok, problem = pcall(declared.must_answer, first, probe, "s")
     if ok and not also.views and not also.collect then
         return self.calls
     elseif self.data.saved and not ok then
         error(problem, 0)
     end
-    local declared = first:declared()
-    local calls = read(self.data.args, self.task, { bins = union(declared.bins, asked_of.bins),
-        mu = union(declared.mu, asked_of.mu), knots = union(declared.knots, asked_of.knots),
+    local known = declared.of(first)
+    local calls = read(self.data.args, self.task, { bins = union(known.bins, asked_of.bins),
+        mu = union(known.mu, asked_of.mu), knots = union(known.knots, asked_of.knots),
         nonfinite = self.nonfinite, views = also.views, collect = also.collect })
     if not also.collect then
         self.calls = calls

@@ -32,7 +32,7 @@ function M.of(args, what)
             return
         elseif live and done >= total then
             io.stderr:write "\r\27[K"
-        elseif live and (now - last >= M.LIVE_EVERY or done == first) then
+        elseif live and (now - last >= M.LIVE_EVERY or done == 0) then
             last = now
             io.stderr:write(("\r%s %d/%d %s%s\27[K"):format(text.bar(done / total, 24), done, total,
                 what, pace(done, total, first, now - begun)))
