@@ -33,7 +33,9 @@ ghm.experiment.main {
         parser:option("--loss", "ghmc for logits, ghmr for boxes, or both (both)")
             :choices { "ghmc", "ghmr", "both" }:default "both":show_default(false)
     end,
-    edges = function(args) return ghm.losses_study.edges(args.keys) end,
+    edges = function(args)
+        return ghm.losses_study.edges(args.loss == "ghmr" and "regression" or "", args.keys)
+    end,
     views = ghm.losses_parts.views,
     study = function(x)
         local parts = ghm.losses_parts.of(x)

@@ -21,15 +21,15 @@ local keys = { bins = { 10, 25 }, momentum = { 0, 0.75 }, alpha = { 0.25, 0.6 },
 
 -- Two steps of two calls each: calls as of sweep.read, each with its oracle's samples.
 local function stream(task)
-    local edges, calls = study.edges(keys), {}
+    local edges, calls = study.edges(task, keys), {}
     local regression = task == "regression"
     for k = 1, 4 do
         local x, t, w = (regression and samples.boxes or samples.detector) { 100, 4 }
         local one = (regression and samples.box_batch or samples.class_batch)(x, t, w)
         calls[k] = { step = { name = "step " .. math.ceil(k / 2) },
             expected = regression and oracle.boxes(x, t, w, MU) or oracle.classes(x, t, w),
-            sketch = samples.sketch_of({ task = task, bins = edges.bins,
-                mu = regression and MU or nil, knots = regression and keys.beta or nil }, one) }
+            sketch = samples.sketch_of({ task = task, bins = edges.bins, mu = edges.mu,
+                knots = edges.knots }, one) }
         calls[k].step = k % 2 == 0 and calls[k - 1].step or calls[k].step
     end
     return calls
@@ -178,7 +178,7 @@ function TestLossesStudy.test_entropy_is_one_where_every_region_contributes_alik
 end
 
 function TestLossesStudy.test_soft_targets_know_bce_and_unit_regions()
-    local edges = study.edges(keys)
+    local edges = study.edges("classification", keys)
     local call = { step = {}, sketch = samples.sketch_of({ bins = edges.bins },
         samples.class_batch(samples.normals({ 50, 4 }, 0, 2), samples.shares { 50, 4 })) }
     local rows = study.rows({ call }, study.list("classification", keys))
@@ -232,6 +232,21 @@ function TestCompareLosses:test_every_loss_asked_for_has_a_row()
     lu.assertEquals(#json.decode(out).rows, 10)
 end
 
+function TestCompareLosses:test_boxes_that_cannot_be_used_are_told_and_left_out()
+    local function boxes(name, value)
+        return scripts.member(name, "float", "<f4", "(40, 4)", value)
+    end
+    local pred = boxes("bbox_pred", function(i) return i == 5 and 0 / 0 or 1 end)
+    self.place:dump("step.npz", scripts.logits(), scripts.targets(), pred,
+        boxes("bbox_target", function() return 0 end))
+    local got = self.place:run("compare_losses", "step.npz bins=5 --plot none")
+    lu.assertEquals(got.code, 0)
+    lu.assertStrMatches(got.err, "boxes are left out: [^\n]*1 of 160 samples are not [^\n]*\n")
+    lu.assertNotStrContains(got.out, "GHM-R")
+    got = self.place:fine("compare_losses", "step.npz bins=5 --plot none --nonfinite ignore")
+    lu.assertStrContains(got, "GHM-R, M = 5")
+end
+
 function TestCompareLosses:test_rows_of_one_class_are_compared_under_softmax()
     local labels = scripts.member("labels", "int64_t", "<i8", "(40,)", function(i)
         return i % 10
@@ -251,6 +266,8 @@ function TestCompareLosses:test_rows_of_one_class_are_compared_under_softmax()
         sum = sum + oracle.softmax_samples(list, i % 10 + 1, "true_class")[1].loss
     end
     close(rows[5].value, sum / 40, { rel = 1e-6 }, "cross-entropy")
+    out = self.place:fine("compare_losses", "--resume latest --plot none") -- views are kept
+    lu.assertStrContains(out, "\nsoftmax CE")
     self.place:dump("more.npz", scripts.logits(), scripts.targets()) -- rows of several classes
     lu.assertEquals(#self:rows "more.npz bins=5", 4)
 end

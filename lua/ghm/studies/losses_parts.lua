@@ -35,21 +35,40 @@ local function part_of(x, what, prefix, task, calls, list)
         mu = task == "regression" and keys.mu or nil }
 end
 
--- The calls of the boxes that lie beside the logits; nil where there are none.
+-- What call() returns; nil and the message where it refuses a dump.
+local function unless_refused(call)
+    local ok, result = pcall(call)
+    if ok then
+        return result
+    elseif fault.is(result) and result.kind == "dump" then
+        return nil, result.message
+    end
+    error(result, 0)
+end
+
+-- The calls of the boxes that lie beside the logits; nil where there are none, and, told, where
+-- they cannot be used. Beside sketches there are none.
 local function boxes_beside(x)
     local args = { keys = x.args.keys, given = {}, seed = x.args.seed, dumps = x.args.dumps,
         default_dump = x.args.default_dump }
-    local source = sources.open(args, "regression")
-    local ok, problem = pcall(source.steps[1].load)
-    if not ok then
-        if fault.is(problem) then
-            return nil
-        end
-        error(problem, 0)
+    local source = unless_refused(function() return sources.open(args, "regression") end)
+    if not source or source.saved then
+        return nil
     end
-    local edges = losses_study.edges(x.args.keys)
-    return sweep.read(source, { bins = edges.bins, mu = edges.mu, knots = edges.knots,
-        nonfinite = x.args.nonfinite })
+    local there = unless_refused(source.steps[1].load)
+    source.steps[1].close()
+    if not there then
+        return nil
+    end
+    local edges = losses_study.edges("regression", x.args.keys)
+    local calls, reason = unless_refused(function()
+        return sweep.read(source, { bins = edges.bins, mu = edges.mu, knots = edges.knots,
+            nonfinite = x.args.nonfinite })
+    end)
+    if reason then
+        io.stderr:write("boxes are left out: ", reason, "\n")
+    end
+    return calls
 end
 
 -- x: as a study gets it. A list of { what (in words), prefix (of figures' names), task, calls,
@@ -61,9 +80,9 @@ function M.of(x)
     end
     local parts = { part_of(x, "logits", "", x.task, x.calls, losses_study.list(x.task, keys)) }
     local rows = {}
-    for i, call in ipairs(x.calls) do
+    for _, call in ipairs(x.calls) do
         local view = call.views and call.views.softmax
-        rows[i] = view and { step = call.step, sketch = view.sketch, facts = view.facts }
+        rows[#rows + 1] = view and { step = call.step, sketch = view.sketch, facts = view.facts }
     end
     if #rows == #x.calls then
         parts[#parts + 1] = part_of(x, "softmax rows", "softmax_", x.task, rows,
@@ -97,7 +116,7 @@ function M.warnings(parts)
 end
 
 local function percent(share)
-    return ("%.2g %%"):format(100 * share):gsub("1e%+02", "100")
+    return ("%.3g %%"):format(100 * share)
 end
 
 -- Where the part's losses take their gradient from, in one sentence.
@@ -105,11 +124,11 @@ local function shares_line(part)
     local words = {}
     for _, row in ipairs(part.rows) do
         if row.easy_share and not row.eps then
-            words[#words + 1] = ("%s %s and %s"):format(row.loss, percent(row.easy_share),
+            words[#words + 1] = ("%s: %s and %s"):format(row.loss, percent(row.easy_share),
                 percent(row.outlier_share))
         end
     end
-    return ("%s: of the gradient, easy samples (g < 0.1) and outliers (g >= 0.9) give %s."):format(
+    return ("%s: of the gradient, easy samples (g < 0.1) and outliers (g >= 0.9) give: %s."):format(
         part.what:gsub("^%l", string.upper), table.concat(words, "; "))
 end
 

@@ -27,8 +27,10 @@ M.classes = { { name = "easy", from = 0, to = 1 }, { name = "medium", from = 1, 
     { name = "hard", from = 5, to = 9 }, { name = "outlier", from = 9, to = 10 } }
 
 -- What must be declared so that every question below is answered exactly.
-function M.edges(keys)
-    return { bins = { M.FINE, unpack(keys.bins) }, mu = keys.mu, knots = keys.beta }
+function M.edges(task, keys)
+    local boxes = task == "regression"
+    return { bins = { M.FINE, unpack(keys.bins) }, mu = boxes and keys.mu or nil,
+        knots = boxes and keys.beta or nil }
 end
 
 local function each(values, visit)
