@@ -40,6 +40,11 @@ bool cpu_has_patterns(const ghm_batch *batch);
 int cpu_take_patterns(uint32_t *counts, int32_t dtype, const ghm_edges *edges, ghm_cells cells[2],
                       bool *odd);
 
+/* Facts of parts of a batch add up; first: a position, or -1. */
+extern const ghm_facts cpu_no_facts;
+void cpu_add_facts(ghm_facts *into, const ghm_facts *from);
+void cpu_first_of(int64_t *first, int64_t other);
+
 /* A worker's message stays in its thread; this gives the caller's thread one. */
 int cpu_end_of_pass(int status);
 

@@ -26,24 +26,24 @@ static void add_weights(const float *w, int n, const ghm_block *block, ghm_weigh
     }
 }
 
-static void first_of(int64_t *first, int64_t other)
+void cpu_first_of(int64_t *first, int64_t other)
 {
     *first = *first < 0 || (other >= 0 && other < *first) ? other : *first;
 }
 
-static void add_facts(ghm_facts *into, const ghm_facts *from)
+void cpu_add_facts(ghm_facts *into, const ghm_facts *from)
 {
     into->valid += from->valid;
     into->positive += from->positive;
     into->nonfinite += from->nonfinite;
     into->soft += from->soft;
     into->bad_labels += from->bad_labels;
-    first_of(&into->first_nonfinite, from->first_nonfinite);
-    first_of(&into->first_soft, from->first_soft);
-    first_of(&into->first_bad_label, from->first_bad_label);
+    cpu_first_of(&into->first_nonfinite, from->first_nonfinite);
+    cpu_first_of(&into->first_soft, from->first_soft);
+    cpu_first_of(&into->first_bad_label, from->first_bad_label);
 }
 
-static const ghm_facts no_facts = {.first_nonfinite = -1, .first_soft = -1, .first_bad_label = -1};
+const ghm_facts cpu_no_facts = {.first_nonfinite = -1, .first_soft = -1, .first_bad_label = -1};
 
 /* One thread's share of a pass. */
 typedef struct worker {
@@ -63,7 +63,7 @@ static worker *new_worker(void)
     worker *fresh = aligned_alloc(64, sizeof *fresh);
     if (fresh) {
         memset(fresh, 0, sizeof *fresh);
-        fresh->facts = no_facts;
+        fresh->facts = cpu_no_facts;
     }
     return fresh;
 }
@@ -72,7 +72,7 @@ static worker *new_worker(void)
 static void note_block(worker *me, int n)
 {
     const ghm_buffers *b = &me->buffers;
-    first_of(&me->facts.first_bad_label, b->first_bad_label);
+    cpu_first_of(&me->facts.first_bad_label, b->first_bad_label);
     me->facts.bad_labels += b->bad_labels;
     me->facts.valid += me->block.valid;
     me->facts.positive += me->block.positive;
@@ -163,7 +163,7 @@ static int collect(worker *me, ghm_scan *out)
     for (int group = 0; group < 2 && status == GHM_OK; group++) {
         status = ghm_cells_take(&out->cells[group], &me->cells[group]);
     }
-    add_facts(&out->facts, &me->facts);
+    cpu_add_facts(&out->facts, &me->facts);
     ghm_weights_add(&out->weights, &me->weights);
     ghm_cells_free(&me->cells[0]);
     ghm_cells_free(&me->cells[1]);
@@ -220,7 +220,7 @@ static void reset_scan(const ghm_batch *batch, ghm_scan *out)
 {
     ghm_cells_free(&out->cells[0]);
     ghm_cells_free(&out->cells[1]);
-    out->facts = no_facts;
+    out->facts = cpu_no_facts;
     out->facts.samples = batch->rows * batch->cols;
     out->weights = (ghm_weights){{0}};
 }
@@ -255,7 +255,7 @@ static void add_soft_block(const ghm_edges *edges, int64_t begin, int n, worker 
         me->block.uneven |= b->w[i] != 1;
         if (!(b->t[i] >= 0 && b->t[i] <= 1)) {
             me->facts.soft++; /* a target that is no probability: see ghm_judge */
-            first_of(&me->facts.first_soft, begin + i);
+            cpu_first_of(&me->facts.first_soft, begin + i);
             continue;
         }
         double g = fabs(ghm_soft_slope(b->x[i], b->t[i]));
@@ -302,7 +302,7 @@ static int sketch_soft(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
 #pragma omp ordered
         {
             if (mine == GHM_OK) {
-                add_facts(&out->facts, &me->facts);
+                cpu_add_facts(&out->facts, &me->facts);
                 ghm_weights_add(&out->weights, &me->weights);
                 ghm_soft_add(&out->soft, &soft, intervals);
             }

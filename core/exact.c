@@ -6,67 +6,132 @@
 #include "cpu.h"
 #include "formula.h"
 
+#include <float.h>
+#include <omp.h>
 #include <stdlib.h>
 
-/* One valid sample: its key in the order of values above its position below, for a radix sort. */
+/* A sample is its key in the order of values, above its position; an ignored one sorts behind all. */
+#define IGNORED UINT64_MAX
+
 typedef struct exact_work {
     uint64_t *order, *spare;
     double *residual; /* by position: |pred - target| without float32's rounding; boxes alone */
-    double *g, *loss; /* by rank */
-    int64_t n;
+    double *g, *loss; /* by rank; loss lies in spare */
+    int64_t n;        /* valid samples */
+    int threads;
 } exact_work;
 
-static void sort_by_key(exact_work *work)
+/* A radix sort, least digit first: each thread counts the digits in its part, and then knows where
+ * its samples go. */
+static int sort_by_key(exact_work *work, int64_t samples)
 {
-    enum { BITS = 11, BUCKETS = 1 << BITS, PASSES = 3 };
-    int64_t begin[PASSES][BUCKETS + 1] = {{0}};
-    for (int64_t i = 0; i < work->n; i++) {
-        for (int pass = 0; pass < PASSES; pass++) {
-            begin[pass][(work->order[i] >> (32 + pass * BITS) & (BUCKETS - 1)) + 1]++;
-        }
+    enum { BITS = 11, BUCKETS = 1 << BITS };
+    int64_t *places = malloc((size_t)work->threads * BUCKETS * sizeof *places);
+    if (!places) {
+        return ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
     }
-    for (int pass = 0; pass < PASSES; pass++) {
-        for (int i = 0; i < BUCKETS; i++) {
-            begin[pass][i + 1] += begin[pass][i];
-        }
-        for (int64_t i = 0; i < work->n; i++) {
-            uint64_t bucket = work->order[i] >> (32 + pass * BITS) & (BUCKETS - 1);
-            work->spare[begin[pass][bucket]++] = work->order[i];
-        }
+    for (int shift = 32; shift < 64; shift += BITS) {
+        const uint64_t *order = work->order;
         uint64_t *sorted = work->spare;
+#pragma omp parallel num_threads(work->threads)
+        {
+            int parts = omp_get_num_threads(), part = omp_get_thread_num();
+            int64_t begin = samples / parts * part;
+            int64_t end = part + 1 < parts ? samples / parts * (part + 1) : samples;
+            int64_t *mine = places + (size_t)part * BUCKETS;
+            memset(mine, 0, BUCKETS * sizeof *mine);
+            for (int64_t i = begin; i < end; i++) {
+                mine[order[i] >> shift & (BUCKETS - 1)]++;
+            }
+#pragma omp barrier
+#pragma omp single
+            for (int64_t bucket = 0, place = 0; bucket < BUCKETS; bucket++) {
+                for (int one = 0; one < parts; one++) {
+                    int64_t *here = &places[(size_t)one * BUCKETS + (size_t)bucket], n = *here;
+                    *here = place;
+                    place += n;
+                }
+            }
+            for (int64_t i = begin; i < end; i++) {
+                sorted[mine[order[i] >> shift & (BUCKETS - 1)]++] = order[i];
+            }
+        }
         work->spare = work->order;
         work->order = sorted;
     }
+    free(places);
+    return GHM_OK;
 }
 
-/* Valid samples into order and key; odd ones are counted. */
-static void gather(const ghm_batch *batch, exact_work *work, ghm_facts *facts)
+/* Keys of hard targets into order. Not 0 where a sample is not finite or its target not hard. */
+GHM_CLONES
+static uint32_t order_classes(const float *restrict x, const float *restrict t,
+                              const float *restrict w, int n, int64_t begin,
+                              uint64_t *restrict order)
 {
-    const ghm_kernels *kernels = &ghm_kernels_plain;
-    int64_t samples = batch->rows * batch->cols;
+    uint32_t suspect = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t one = t[i] == 1.0f, hard = one | (t[i] == 0.0f), used = w[i] > 0.0f;
+        uint32_t finite = fabsf(x[i]) <= FLT_MAX, weight_finite = fabsf(w[i]) <= FLT_MAX;
+        uint64_t key = ghm_ordered(ghm_bits(x[i]) ^ one << 31);
+        suspect |= (used & ((finite & hard) ^ 1)) | (weight_finite ^ 1);
+        order[i] = used ? key << 32 | (uint64_t)(begin + i) : IGNORED;
+    }
+    return suspect;
+}
+
+static void order_boxes(const ghm_buffers *b, int n, int64_t begin, uint64_t *order,
+                        double *residual)
+{
+    for (int i = 0; i < n; i++) {
+        residual[i] = fabs((double)b->px[i] - (double)b->pt[i]);
+        uint64_t key = ghm_ordered(ghm_bits((float)residual[i]));
+        order[i] = b->pw[i] > 0 ? key << 32 | (uint64_t)(begin + i) : IGNORED;
+    }
+}
+
+/* One block into order; what is odd is counted, and ignored. Returns the number of valid samples. */
+static int64_t gather_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin,
+                            int n, const exact_work *work, double *density, ghm_facts *facts)
+{
+    uint64_t *order = work->order + begin;
     ghm_buffers b;
-    for (int64_t begin = 0; begin < samples; begin += GHM_BLOCK) {
-        int n = samples - begin < GHM_BLOCK ? (int)(samples - begin) : GHM_BLOCK;
-        ghm_load_block(kernels, batch, begin, n, &b);
+    ghm_load_block(kernels, batch, begin, n, &b);
+    if (batch->task == GHM_REGRESSION) {
         ghm_inspect_block(batch, begin, n, &b, facts);
-        if (facts->bad_labels == 0) {
-            facts->first_bad_label = b.first_bad_label;
-        }
-        facts->bad_labels += b.bad_labels;
-        for (int i = 0; i < n; i++) {
-            if (!(b.w[i] > 0)) {
-                continue;
-            }
-            float key = b.t[i] == 1 ? -b.x[i] : b.x[i];
-            if (batch->task == GHM_REGRESSION) {
-                work->residual[begin + i] = fabs((double)b.x[i] - (double)b.t[i]);
-                key = (float)work->residual[begin + i];
-            }
-            uint32_t bits = ghm_bits(key);
-            bits = bits >> 31 ? ~bits : bits | 0x80000000u;
-            work->order[work->n++] = (uint64_t)bits << 32 | (uint64_t)(begin + i);
+        order_boxes(&b, n, begin, order, work->residual + begin);
+    } else if (order_classes(b.px, b.pt, b.pw, n, begin, order)) {
+        ghm_inspect_block(batch, begin, n, &b, facts);
+        order_classes(b.px, b.pt, b.pw, n, begin, order);
+    }
+    facts->bad_labels += b.bad_labels;
+    cpu_first_of(&facts->first_bad_label, b.first_bad_label);
+    int64_t valid = 0;
+    for (int i = 0; i < n; i++) {
+        valid += order[i] != IGNORED;
+        if (density && order[i] == IGNORED) {
+            density[begin + i] = NAN;
         }
     }
+    return valid;
+}
+
+static void gather(const ghm_kernels *kernels, const ghm_batch *batch, exact_work *work,
+                   double *density, ghm_facts *facts)
+{
+    int64_t blocks = block_count(batch), valid = 0;
+#pragma omp parallel num_threads(work->threads) reduction(+ : valid)
+    {
+        ghm_facts mine = cpu_no_facts;
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++) {
+            valid += gather_block(kernels, batch, block * GHM_BLOCK, block_size(batch, block), work,
+                                  density, &mine);
+        }
+#pragma omp critical
+        cpu_add_facts(facts, &mine);
+    }
+    work->n = valid;
 }
 
 enum { BATCH = 256 }; /* ranks evaluated together, in loops that become vector code */
@@ -96,9 +161,9 @@ static void evaluate_boxes(const uint64_t *restrict order, int n, const double *
 }
 
 /* Norms and losses by rank. */
-static void evaluate(int task, double mu, int threads, exact_work *work)
+static void evaluate(int task, double mu, exact_work *work)
 {
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(work->threads)
     for (int64_t i = 0; i < work->n; i += BATCH) {
         int n = work->n - i < BATCH ? (int)(work->n - i) : BATCH;
         if (task == GHM_REGRESSION) {
@@ -109,11 +174,28 @@ static void evaluate(int task, double mu, int threads, exact_work *work)
     }
 }
 
-/* Slides the window over the ranks: density by position (NULL: not wanted), and sum of l / GD. */
-static double slide(double eps, const exact_work *work, double *density)
+/* The first rank from which on g >= limit. */
+static int64_t rank_of(const exact_work *work, double limit)
+{
+    int64_t low = 0, high = work->n;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if (work->g[middle] < limit) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low;
+}
+
+/* Slides the window over ranks [begin, end): density by position (NULL: not wanted); sum of l / GD. */
+static double slide(double eps, const exact_work *work, int64_t begin, int64_t end, double *density)
 {
     double sum = 0;
-    for (int64_t i = 0, from = 0, to = 0; i < work->n; i++) {
+    int64_t from = rank_of(work, work->g[begin] - eps / 2);
+    int64_t to = rank_of(work, work->g[begin] + eps / 2);
+    for (int64_t i = begin; i < end; i++) {
         double low = work->g[i] - eps / 2, high = work->g[i] + eps / 2;
         while (work->g[from] < low) {
             from++;
@@ -131,6 +213,28 @@ static double slide(double eps, const exact_work *work, double *density)
     return sum;
 }
 
+/* Chunks are summed alone and added in their order: the same bits for any number of threads. */
+static int slide_all(double eps, const exact_work *work, double *density, double *sum)
+{
+    enum { CHUNK = 1 << 14 };
+    int64_t chunks = (work->n + CHUNK - 1) / CHUNK;
+    double *parts = malloc((size_t)(chunks + 1) * sizeof *parts);
+    if (!parts) {
+        return ghm_fail(GHM_E_MEMORY, "no memory for %lld sums", (long long)chunks);
+    }
+#pragma omp parallel for schedule(static) num_threads(work->threads)
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        int64_t begin = chunk * CHUNK, end = begin + CHUNK < work->n ? begin + CHUNK : work->n;
+        parts[chunk] = slide(eps, work, begin, end, density);
+    }
+    *sum = 0;
+    for (int64_t chunk = 0; chunk < chunks; chunk++) {
+        *sum += parts[chunk];
+    }
+    free(parts);
+    return GHM_OK;
+}
+
 int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double *density,
               double *loss)
 {
@@ -143,30 +247,27 @@ int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double
         .spare = malloc(room * sizeof *work.spare),
         .residual = boxes ? malloc(room * sizeof *work.residual) : NULL,
         .g = malloc(room * sizeof *work.g),
-        .loss = malloc(room * sizeof *work.loss),
+        .threads = cpu->threads,
     };
-    ghm_facts facts = {
-        .samples = samples, .first_nonfinite = -1, .first_soft = -1, .first_bad_label = -1};
-    int status = work.order && work.spare && (work.residual || !boxes) && work.g && work.loss
+    ghm_facts facts = cpu_no_facts;
+    facts.samples = samples;
+    int status = work.order && work.spare && (work.residual || !boxes) && work.g
                    ? GHM_OK
                    : ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
     if (status == GHM_OK) {
-        gather(batch, &work, &facts);
+        gather(cpu->kernels, batch, &work, density, &facts);
         status = ghm_judge(batch, &facts, 0);
     }
+    status = status ? status : sort_by_key(&work, samples);
     if (status == GHM_OK) {
-        for (int64_t i = 0; density && i < samples; i++) {
-            density[i] = NAN;
-        }
-        sort_by_key(&work);
-        evaluate(batch->task, mu, cpu->threads, &work);
-        *loss = slide(eps, &work, density);
+        work.loss = (double *)work.spare;
+        evaluate(batch->task, mu, &work);
+        status = slide_all(eps, &work, density, loss);
     }
     free(work.order);
     free(work.spare);
     free(work.residual);
     free(work.g);
-    free(work.loss);
     return status;
 }
 
