@@ -163,6 +163,13 @@ int ghm_interrupt_keep(void);
 void ghm_interrupt_set(int32_t value);
 int32_t ghm_interrupted(void);
 
+/* Touching a mapped page whose file another process has cut short, or whose disk fails, kills the
+ * process by SIGBUS. Within a guarded range such a page turns into zeros, and is counted; at most 64
+ * ranges at a time (GHM_E_MEMORY). A guard ends before its range is unmapped. */
+int ghm_guard_begin(const void *start, int64_t bytes, int32_t *guard);
+int64_t ghm_guard_lost(int32_t guard);
+void ghm_guard_end(int32_t guard);
+
 /* -- devices ------------------------------------------------------------------------------- */
 
 /* name: "cpu", "cuda", "cuda:1" or "auto". threads: 0 for all the machine offers.

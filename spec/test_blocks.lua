@@ -229,4 +229,45 @@ function TestBlocks:test_memory_is_bounded_by_a_block_and_not_by_the_step()
     lu.assertTrue(tonumber(kilobytes) < 100e3, "a peak of " .. kilobytes .. " kB")
 end
 
+-- Cuts the file short when the first block has been read.
+local cut = [[
+    local ffi, ghm, blocks = require "ffi", require "ghm", require "ghm.dumps.blocks"
+    ffi.cdef "int truncate(const char *path, int64_t length);"
+    local path = arg[1]
+    blocks.BYTES = 2 ^ 20
+    local source = ghm.source.open({ dumps = { path }, keys = {} }, "classification")
+    local batch = source.steps[1].load()[1]
+    local blocks_of = batch.blocks
+    function batch.blocks(self)
+        local next_block = blocks_of(self)
+        return function()
+            local block, row = next_block()
+            if row and row > 0 then
+                ffi.C.truncate(path, 4096)
+            end
+            return block, row
+        end
+    end
+    local sketch = ghm.sketch.new { bins = 10 }
+    local ok, problem = pcall(sketch.add, sketch, batch)
+    print(ok, problem.kind, problem.message, sketch:facts().samples)
+]]
+
+function TestBlocks:test_a_dump_that_is_cut_short_while_it_is_read_is_refused()
+    local script = self.place.folder:write("cut.lua", ("package.path = %q\n%s"):format(
+        package.path, cut))
+    local function large(name, value, method)
+        local member = scripts.member(name, "float", "<f4", "(100000, 10)", value)
+        member.method = method
+        return member
+    end
+    for _, method in ipairs { 0, 8 } do
+        self.place:dump("x.npz", large("logits", scripts.logit, method),
+            large("target", scripts.target, method))
+        local out = self.place:fine(script, { "x.npz" })
+        lu.assertStrMatches(out,
+            "false%s+dump%s+x.npz: array '%l+': the file was cut short, .*%s0")
+    end
+end
+
 return TestBlocks

@@ -121,15 +121,16 @@ function TestRoles.test_a_level_without_its_arrays_is_refused()
     end
 end
 
--- Two levels of one step: 40 rows and 8.
-local function pyramid(place)
-    local function small(name, value)
-        return scripts.member(name, "float", "<f4", "(8, 10)", value)
+-- Two levels of one step: 40 rows and 8. crc: of the smaller level's logits, mostly a lie.
+local function pyramid(place, name, crc)
+    local function small(array, value)
+        return scripts.member(array, "float", "<f4", "(8, 10)", value)
     end
     local members = { small("P4_logits", scripts.logit), small("P4_target", scripts.target),
         scripts.logits(), scripts.targets() }
     members[3].name, members[4].name = "P3_logits.npy", "P3_target.npy"
-    return place:dump("step_1.npz", unpack(members))
+    members[1].crc = crc
+    return place:dump(name or "step_1.npz", unpack(members))
 end
 
 function TestRoles.test_the_levels_are_calls_that_know_their_name()
@@ -147,6 +148,18 @@ function TestRoles.test_the_levels_are_calls_that_know_their_name()
     lu.assertEquals(found, { { "P3", 40, "P3_target" }, { "P4", 8, "P4_target" } })
     lu.assertStrMatches(rows, '.-"level":"P4".-\n.-"level":"P3".*')
     lu.assertStrMatches(table_of_all, "step +level .-P3 .-P4 .*")
+end
+
+function TestRoles.test_a_step_with_a_damaged_level_gives_no_call_at_all()
+    local place = scripts.place()
+    pyramid(place)
+    pyramid(place, "step_2.npz", 1)
+    pyramid(place, "step_3.npz")
+    local got = place:run("sweep_bins", ". bins=5 --plot none --json")
+    place:remove()
+    lu.assertEquals(got.code, 1)
+    lu.assertStrContains(got.err, "step_2.npz: array 'P4_logits': ")
+    lu.assertEquals(ghm.json.decode(got.out).rows[1].calls, 4)
 end
 
 function TestRoles.test_contradicting_choices_are_refused()

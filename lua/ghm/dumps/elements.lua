@@ -112,10 +112,12 @@ end
 
 -- Pieces of a mapped file: asked for one piece ahead, so that the disk is read while the kernel
 -- works, and let go of behind; the page cache keeps them. Strides may lead anywhere.
-local function mapped_pieces(info, ptr, owner, stored)
+local function mapped_pieces(info, ptr, owner, stored, file, name)
     local next_piece, size = M.pieces(info, ptr, owner, stored), array.itemsize[info.dtype]
     local gone, at = 0, 0
+    file:guard()
     return function(count)
+        file:check(name)
         if info.strides then
             mapfile.let_go(ptr, M.span(info) * size)
             return next_piece(count)
@@ -134,7 +136,7 @@ function M.entry(file, name, info, offset)
     local function reading(how)
         return function()
             local ptr, owner = file:map(offset, M.span(info) * array.itemsize[info.dtype], name)
-            return how(info, ptr, owner, stored)
+            return how(info, ptr, owner, stored, file, name)
         end
     end
     return {

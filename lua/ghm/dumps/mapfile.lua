@@ -1,6 +1,7 @@
 -- Files to read arrays from: bounded reads and checked mappings. `map` is the one place where a
 -- (file, offset, length) becomes a pointer.
 
+local clib = require "ghm.clib"
 local ffi = require "ffi"
 local fault = require "ghm.fault"
 
@@ -33,10 +34,14 @@ local READ_LIMIT = 1e8 -- headers and directories; array data is mapped
 local File = {}
 File.__index = File
 
-local descriptor = ffi.typeof "struct { int fd; }"
+local handle = ffi.typeof "struct { int32_t number; }"
 
 local function close_descriptor(d)
-    C.close(d.fd)
+    C.close(d.number)
+end
+
+local function end_guard(g)
+    clib.C.ghm_guard_end(g.number)
 end
 
 -- Throws fault "dump": one line naming the path, the array and byte (nil: none) and the reason,
@@ -74,7 +79,7 @@ function M.open(path)
     if fd < 0 then
         self:refuse(nil, nil, "cannot be opened: %s", reason_text(ffi.errno()))
     end
-    self.descriptor = ffi.gc(descriptor(fd), close_descriptor)
+    self.descriptor = ffi.gc(handle(fd), close_descriptor)
     local got = C.pread(fd, ffi.new "char[1]", 1, 0) -- tells folders and pipes from files
     local code = ffi.errno()
     self.size = tonumber(C.lseek(fd, 0, SEEK_END))
@@ -96,7 +101,7 @@ local function check_range(self, offset, length, array)
         self:refuse(array, offset, "%.0f bytes expected, the file ends at byte %.0f",
             length, self.size)
     end
-    local now = tonumber(C.lseek(self.descriptor.fd, 0, SEEK_END))
+    local now = tonumber(C.lseek(self.descriptor.number, 0, SEEK_END))
     if now < self.size then
         self:refuse(array, nil, "the file shrank from %.0f to %.0f bytes while it was read",
             self.size, now)
@@ -109,7 +114,7 @@ function File:read(offset, length, array)
     assert(length <= READ_LIMIT, "array data is mapped, not read")
     local buffer, done = ffi.new("uint8_t[?]", length), 0
     while done < length do
-        local got = tonumber(C.pread(self.descriptor.fd, buffer + done, length - done,
+        local got = tonumber(C.pread(self.descriptor.number, buffer + done, length - done,
             offset + done))
         if got <= 0 then
             self:refuse(array, offset + done, "cannot be read: %s",
@@ -126,7 +131,7 @@ function File:map(offset, length, array)
     check_range(self, offset, length, array)
     if not self.mapping then
         local size = self.size
-        local start = C.mmap(nil, size, PROT_READ, MAP_PRIVATE, self.descriptor.fd, 0)
+        local start = C.mmap(nil, size, PROT_READ, MAP_PRIVATE, self.descriptor.number, 0)
         if start == MAP_FAILED then
             self:refuse(array, nil, "cannot be mapped: %s", reason_text(ffi.errno()))
         end
@@ -135,6 +140,22 @@ function File:map(offset, length, array)
         end)
     end
     return ffi.cast("uint8_t *", self.mapping) + offset, self.mapping
+end
+
+-- From now until close(), what is mapped and no longer in the file reads as zeros, instead of
+-- ending the process, and check() tells. Where there are too many guards already it does nothing.
+function File:guard()
+    local place = ffi.new "int32_t[1]"
+    if not self.guarded and clib.C.ghm_guard_begin(self.mapping, self.size, place) == 0 then
+        self.guarded = ffi.gc(handle(place[0]), end_guard)
+    end
+end
+
+-- Refuses the file when some of its mapping, since it was guarded, could not be read.
+function File:check(array)
+    if self.guarded and clib.C.ghm_guard_lost(self.guarded.number) > 0 then
+        self:refuse(array, nil, "the file was cut short, or its disk failed, while it was read")
+    end
 end
 
 -- What the file is called, without folder and extension.
@@ -173,6 +194,10 @@ function M.let_go(ptr, bytes)
 end
 
 function File:close()
+    if self.guarded then
+        end_guard(ffi.gc(self.guarded, nil))
+        self.guarded = nil
+    end
     if self.descriptor then
         close_descriptor(ffi.gc(self.descriptor, nil))
     end

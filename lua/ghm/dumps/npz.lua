@@ -27,6 +27,7 @@ end
 -- Turns the failure of stream:read or stream:finish into a fault.
 local function checked(file, name, member, ok, reason)
     if not ok then
+        file:check(name)
         file:refuse(name, member.offset, "cannot be inflated: %s", reason)
     end
 end
@@ -68,6 +69,7 @@ local function inflated_pieces(file, name, member)
     local stream, info = open_stream(file, name, member)
     local ptr = file:map(member.offset, member.packed, name)
     local left, gone = info.n, 0
+    file:guard()
     return function(count)
         local a = array.new(info.dtype, { count })
         if stream then
@@ -80,6 +82,7 @@ local function inflated_pieces(file, name, member)
         end
         if stream and left == 0 then
             checked(file, name, member, stream:finish())
+            file:check(name)
             zip.check_crc(file, name, member, stream.crc)
             stream:close()
             stream = nil
