@@ -2,6 +2,8 @@
 #
 #   CC=clang CFLAGS=...   another compiler, flags after ours     V=1   show each command
 #   DEPS=:                install nothing, look for nothing
+#   CUDA=auto|0|1         the CUDA backend: where there is an nvcc, never, always
+#   NVCC=... NVCC_ARCH=all-major                                 its compiler, and for which GPUs
 #   SANITIZE=1            address and undefined-behaviour checks, built and tested in a place apart
 #   PREFIX=/usr/local DESTDIR=                                   where install puts things
 #   T=npy | TestNpy | TestNpy.test_name                          tests: only these
@@ -47,13 +49,43 @@ isas         = $(or $(isas_$(target)),$(isas_other))
 
 kernels = $(isas:%=$(build)/kernels_%.o)
 once = $(patsubst core/%.c,$(build)/%.o,$(filter-out core/kernels.c,$(wildcard core/*.c)))
-objects = $(once) $(kernels)
+objects = $(once) $(kernels) $(cuda_objects)
+
+# The CUDA backend. Its kernels are built in one place, because lint's build needs no other ones;
+# nothing is contracted, so that regions are decided as the CPU does; a warning is an error.
+CUDA = auto
+NVCC = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+NVCC_ARCH = all-major
+with_cuda := $(if $(SANITIZE),,$(if $(filter 0,$(CUDA)),,$(NVCC)))
+ifeq ($(CUDA)$(with_cuda),1)
+$(error CUDA=1$(if $(SANITIZE), with SANITIZE, needs nvcc, which is not found: NVCC=/path/to/nvcc, or CUDA=0))
+endif
+ifdef with_cuda
+cuda_home    := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
+cuda_kernels = $(patsubst cuda/%.cu,build/cuda/%.o,$(wildcard cuda/*.cu))
+cuda_objects = $(patsubst cuda/%.c,$(build)/%.o,$(wildcard cuda/*.c)) $(cuda_kernels)
+cuda_libs    = $(patsubst %,-L%,$(wildcard $(cuda_home)/lib64 $(cuda_home)/lib \
+               $(cuda_home)/targets/*/lib)) -lcudart_static \
+               -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic,--exclude-libs,ALL -ldl -lpthread -lrt
+nvcc_flags   = -std=c++17 -O3 -fmad=false -arch=$(NVCC_ARCH) --threads 2 -Werror all-warnings \
+               -ccbin $(cxx) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Xptxas -v
+endif
+cxx = $(subst clang,clang++,$(subst gcc,g++,$(CC)))
+
+# The same backend on an emulated device, for machines without a GPU: spec/emulated. Small parts
+# and little room, so that small data needs several.
+emulated         = $(build)/emulated
+emulated_objects = $(patsubst cuda/%,$(emulated)/%.o,$(wildcard cuda/*.c cuda/*.cu)) \
+                   $(emulated)/registry.c.o $(emulated)/emulator.o
+emulated_flags   = -Ispec/emulated -DGHM_WITH_CUDA -DGHM_PART=4096 -DGHM_ROOM=1024
 
 # What ghm_build() says; status.c alone is compiled again when it changes.
 commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/dev/null)
-info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS))
+info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS)), \
+       $(if $(with_cuda),CUDA for $(NVCC_ARCH),no CUDA)
 
-.PHONY: all lib deps demo repl test fuzz lint format bench-peers install uninstall clean help FORCE
+.PHONY: all lib deps demo repl test test-cuda emulated cuda-info fuzz lint format bench-peers \
+        install uninstall clean help FORCE
 
 ## lib: build build/libghm.so (the default)
 all lib: $(library)
@@ -78,13 +110,25 @@ repl:
 ## test: install what is missing, build, run every spec (T=npy: spec/test_npy.lua alone)
 test:
 	@$(DEPS) run test
-	@$(MAKE) --no-print-directory lib
+	@$(MAKE) --no-print-directory lib $(if $(SANITIZE),,emulated)
 	@$(under_sanitizer) luajit spec/run.lua $(T)
 
 ## fuzz: read N=100000 mutated dumps of every format, made from SEED=1 and on
 fuzz:
 	@$(DEPS) run test
 	luajit spec/fuzz.lua $(or $(N),100000) $(or $(SEED),1)
+
+## test-cuda: the specs of the CUDA backend, on a GPU (GHM_REQUIRE_CUDA=1: none is a failure)
+test-cuda:
+	@$(DEPS) run test
+	@$(MAKE) --no-print-directory lib emulated
+	@luajit spec/run.lua -v $(or $(T),$(patsubst spec/test_%.lua,%,$(wildcard spec/test_cuda*.lua)))
+
+## cuda-info: what CUDA was found, what GPU, and what each kernel takes of it
+cuda-info:
+	@echo 'nvcc: $(if $(with_cuda),$(with_cuda) for $(NVCC_ARCH),not found or CUDA=0)'
+	@$(MAKE) --no-print-directory lib
+	@luajit spec/kernel_report.lua
 
 ## lint: luacheck, clang-format, compiler warnings as errors, house rules
 lint:
@@ -94,7 +138,7 @@ lint:
 ## format: lay the C code out as .clang-format says
 format:
 	@$(DEPS) build lint
-	clang-format -i core/*.[ch]
+	clang-format -i core/*.[ch] cuda/*
 
 ## bench-peers: PyTorch, numpy, safetensors into build/peers, for the bench and specs (5 GB, PyPI)
 bench-peers:
@@ -150,7 +194,7 @@ help:
 
 $(library): $(objects) $(build)/flags
 	@echo "  LD $@"
-	$(Q)$(CC) $(ldflags) -o $@ $(objects) -lm
+	$(Q)$(CC) $(ldflags) -o $@ $(objects) $(cuda_libs) -lm
 
 $(kernels): $(build)/kernels_%.o: core/kernels.c $(build)/flags
 	@echo "  CC $@"
@@ -160,13 +204,52 @@ $(once): $(build)/%.o: core/%.c $(build)/flags
 	@echo "  CC $@"
 	$(Q)$(CC) $(cflags) $(if $(filter status,$*),-DGHM_BUILD='"$(info)"') -MMD -MP -c -o $@ $<
 
+$(build)/registry.o: private cflags += $(if $(with_cuda),-DGHM_WITH_CUDA)
+
+$(build)/cuda_%.o $(build)/parts.o: private cflags += -isystem $(cuda_home)/include
+$(filter $(build)/%.o,$(filter-out $(cuda_kernels),$(cuda_objects))): $(build)/%.o: cuda/%.c $(build)/flags
+	@echo "  CC $@"
+	$(Q)$(CC) $(cflags) -MMD -MP -c -o $@ $<
+
+# What ptxas tells is kept beside the object, for cuda-info.
+$(cuda_kernels): build/cuda/%.o: cuda/%.cu build/cuda/flags
+	@echo "  NVCC $@"
+	$(Q)$(NVCC) $(nvcc_flags) -MMD -MP -MF $(@:.o=.d) -c -o $@ $< >$(@:.o=.txt) 2>&1 || \
+	    { cat $(@:.o=.txt) >&2; exit 1; }
+
+emulated: $(emulated)/libghm.so
+
+$(emulated)/libghm.so: $(filter-out $(build)/registry.o $(cuda_objects),$(objects)) $(emulated_objects)
+	@echo "  LD $@"
+	$(Q)$(CC) $(ldflags) -o $@ $^ -lstdc++ -lm
+
+$(emulated)/registry.c.o: core/registry.c
+$(patsubst cuda/%,$(emulated)/%.o,$(wildcard cuda/*.c)): $(emulated)/%.o: cuda/%
+$(filter %.c.o,$(emulated_objects)): $(build)/flags
+	@echo "  CC $@"
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(cflags) $(emulated_flags) -MMD -MP -c -o $@ $(firstword $(filter %.c,$^))
+
+$(emulated)/%.cu.o: cuda/%.cu $(build)/flags
+	@echo "  CXX $@"
+	@mkdir -p $(@D)
+	$(Q)$(cxx) -x c++ -std=c++17 $(filter-out -std=%,$(codegen)) $(emulated_flags) -Wall -Wextra \
+	    -fPIC -fvisibility=hidden -MMD -MP -c -o $@ $<
+
+$(emulated)/emulator.o: spec/emulated/emulator.cpp $(build)/flags
+	@echo "  CXX $@"
+	@mkdir -p $(@D)
+	$(Q)$(cxx) -std=c++17 -O2 -Wall -Wextra -Ispec/emulated -fPIC -fvisibility=hidden -MMD -MP \
+	    -c -o $@ $<
+
 $(build)/status.o: $(build)/info
 
 # Stamps: written only when their text changes, so that what depends on them is built again then.
 $(build)/flags: text = $(CC) $(cflags) $(isas) $(isa_avx512) $(ldflags) $(notdir $(objects))
 $(build)/info: text = $(info)
-$(build)/flags $(build)/info: FORCE
+build/cuda/flags: text = $(NVCC) $(nvcc_flags)
+$(build)/flags $(build)/info build/cuda/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(text)' | cmp -s - $@ || echo '$(text)' >$@
 
--include $(objects:.o=.d)
+-include $(objects:.o=.d) $(emulated_objects:.o=.d)

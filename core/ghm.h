@@ -186,6 +186,9 @@ int ghm_memory_new(ghm_device *device, int64_t bytes, void **out);
 void ghm_memory_free(ghm_device *device, void *memory);
 /* bytes from one place to another, each ordinary memory or the device's. */
 int ghm_memory_copy(ghm_device *device, void *to, const void *from, int64_t bytes);
+/* Seconds from the beginning to the end of the last pass, by the device's own clock. GHM_E_DEVICE on
+ * "cpu", which has none, and before the first pass. */
+int ghm_device_elapsed(ghm_device *device, double *seconds);
 
 /* -- the sketch: read the data once -------------------------------------------------------- */
 

@@ -179,6 +179,7 @@ typedef struct ghm_backend {
     int (*memory_new)(void *state, size_t bytes, void **out);
     void (*memory_free)(void *state, void *at);
     int (*memory_copy)(void *state, void *to, const void *from, size_t bytes);
+    int (*elapsed)(void *state, double *seconds); /* NULL: no clock of its own */
 } ghm_backend;
 
 struct ghm_device {

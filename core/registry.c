@@ -119,3 +119,14 @@ int ghm_memory_copy(ghm_device *device, void *to, const void *from, int64_t byte
     }
     return bytes ? device->backend->memory_copy(device->state, to, from, (size_t)bytes) : GHM_OK;
 }
+
+int ghm_device_elapsed(ghm_device *device, double *seconds)
+{
+    if (!device || !seconds) {
+        return ghm_fail(GHM_E_ARGUMENT, "the device or the place for the seconds is NULL");
+    }
+    if (!device->backend->elapsed) {
+        return ghm_fail(GHM_E_DEVICE, "%s has no clock of its own", device->backend->name);
+    }
+    return device->backend->elapsed(device->state, seconds);
+}

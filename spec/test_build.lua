@@ -51,7 +51,7 @@ end
 local TestDeps = {}
 _G.TestDeps = TestDeps
 
-local all = { "gcc", "gnuplot", "pkg-config", "luacheck", "clang-format", "git" }
+local all = { "gcc", "g++", "gnuplot", "pkg-config", "luacheck", "clang-format", "git" }
 
 function TestDeps:setUp()
     self.folder = folder()

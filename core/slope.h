@@ -1,0 +1,86 @@
+/*
+ * slope.h - the gradient pass over one sample, in floats: what GHM makes of its loss and its norm.
+ *
+ * Compiled by C and by CUDA. Selections instead of branches, so that loops become vector code.
+ */
+#ifndef GHM_SLOPE_H
+#define GHM_SLOPE_H
+
+#include "formula.h"
+
+#include <float.h>
+
+typedef struct ghm_slope {
+    float key;  /* s, or |d|: what decides the region */
+    float norm; /* g of the loss that chooses the region */
+    float grad; /* d loss / d pred */
+    float loss;
+} ghm_slope;
+
+/* A hard target: BCE. */
+GHM_INLINE ghm_slope ghm_bce_slope(float x, float t)
+{
+    float sign = t == 1.0f ? -1.0f : 1.0f, s = sign * x, e = ghm_exp_minus(fabsf(s));
+    float g = (s >= 0.0f ? 1.0f : e) / (1.0f + e);
+    ghm_slope slope = {s, g, sign * g, (s > 0.0f ? s : 0.0f) + ghm_log1p_unit(e)};
+    return slope;
+}
+
+/* g^gamma; odd powers in double, from ln g = -softplus(-s): no libm's pow, which nobody rounds alike. */
+GHM_INLINE float ghm_power(float s, float g, float gamma)
+{
+    return gamma == 2.0f ? g * g
+         : gamma == 1.0f ? g
+                         : (float)ghm_exp_minus_fine((double)gamma * ghm_softplus(-(double)s));
+}
+
+/* Focal, from BCE's slope of the same sample. */
+GHM_INLINE ghm_slope ghm_focal_slope(ghm_slope bce, float t, float alpha, float gamma)
+{
+    float e = ghm_exp_minus(fabsf(bce.key));
+    float away = (bce.key >= 0.0f ? e : 1.0f) / (1.0f + e); /* 1 - g, without cancelling */
+    float weight = (float)ghm_focal_alpha(alpha, t == 1.0f) * ghm_power(bce.key, bce.norm, gamma);
+    bce.grad = (t == 1.0f ? -1.0f : 1.0f) * weight * (gamma * away * bce.loss + bce.norm);
+    bce.loss *= weight;
+    return bce;
+}
+
+/* ASL1; mu is a normal number. */
+GHM_INLINE ghm_slope ghm_asl1_slope(float pred, float target, float mu)
+{
+    float d = pred - target, a = fabsf(d), hi = a > mu ? a : mu;
+    float r = (a > mu ? mu : a) / hi, hypotenuse = hi * sqrtf(1.0f + r * r); /* no overflow */
+    ghm_slope slope = {a, a / hypotenuse, d / hypotenuse, a * (a / (hypotenuse + mu))};
+    return slope;
+}
+
+/* Smooth L1, with ASL1's norm. */
+GHM_INLINE ghm_slope ghm_smooth_l1_slope(ghm_slope asl1, float pred, float target, float beta)
+{
+    float d = pred - target, a = asl1.key;
+    asl1.loss = a < beta ? 0.5f * a * (a / beta) : a - 0.5f * beta;
+    asl1.grad = a < beta ? d / beta : d > 0.0f ? 1.0f : -1.0f;
+    return asl1;
+}
+
+/* The region of a key, exactly: g names the nearest edge, the key decides on which side of it.
+ * thresholds[bins + 1]; a key of +infinity gives bins, which is no region. */
+GHM_INLINE int32_t ghm_region(float key, float norm, int32_t bins, const float *thresholds)
+{
+    float g = norm >= 0.0f ? norm : 0.0f; /* NaN goes to region 0 */
+    int32_t edge = (int32_t)(g * (float)bins + 0.5f);
+    edge = edge > bins ? bins : edge;
+    return edge - (key < thresholds[edge]);
+}
+
+/* Soft targets have no key: g itself is compared with the edges j / bins. */
+GHM_INLINE int64_t ghm_soft_region(double g, int64_t bins)
+{
+    double count = (double)bins;
+    int64_t j = (int64_t)(g * count);
+    j = j >= bins ? bins - 1 : j;
+    j -= g < (double)j / count;
+    return j + (j + 1 < bins && g >= (double)(j + 1) / count);
+}
+
+#endif

@@ -1,0 +1,74 @@
+-- The CUDA backend where there is no GPU: what the build says, how a device is refused, what the
+-- kernels take of a GPU; and all of it at work on the emulated device of spec/emulated.
+
+local lu = require "luaunit"
+local clib = require "ghm.clib"
+local device = require "ghm.device"
+local posix = require "ghm.posix"
+local report = require "kernel_report"
+
+local TestCudaBuild = {}
+_G.TestCudaBuild = TestCudaBuild
+
+local root = assert(debug.getinfo(1, "S").source:match "^@(.*)/spec/test_cuda_build%.lua$")
+local has_cuda = clib.build:find "CUDA for" ~= nil
+
+local function run(command)
+    return posix.capture("cd " .. posix.quote(root) .. " && " .. command .. " 2>&1")
+end
+
+-- One line that says why, and exit code 4: never a silent step to the CPU.
+function TestCudaBuild.test_a_script_refuses_a_device_that_is_not_there()
+    lu.skipIf(pcall(device.open, "cuda"), "there is a GPU")
+    local out, status = run "luajit experiments/sweep_bins.lua -n --device cuda"
+    lu.assertEquals(status, 4)
+    lu.assertNil(out:find "\n", out)
+    lu.assertStrContains(out, has_cuda and "error: cuda:0: " or "built without CUDA")
+end
+
+function TestCudaBuild.test_auto_says_what_it_took()
+    local name = device.name(device.open "auto")
+    lu.assertStrMatches(name, pcall(device.open, "cuda") and "cuda:0 .*" or "cpu .*")
+end
+
+function TestCudaBuild.test_the_library_needs_no_driver_to_load()
+    local out, status = run("ldd " .. posix.quote(os.getenv "GHM_LIBRARY" or "build/libghm.so"))
+    lu.assertEquals(status, 0, out)
+    lu.assertNil(out:find "libcuda")
+end
+
+function TestCudaBuild.test_cuda_1_without_nvcc_is_one_clear_line()
+    local out, status = run "env -u MAKEFLAGS make --no-print-directory -n CUDA=1 NVCC= lib"
+    lu.assertNotEquals(status, 0)
+    lu.assertStrContains(out, "CUDA=1 needs nvcc, which is not found")
+    lu.assertNil(out:find "\n", out)
+end
+
+function TestCudaBuild.test_no_kernel_spills_registers_to_memory()
+    lu.skipIf(not has_cuda, "this library was built without CUDA")
+    local kernels = report.ours()
+    lu.assertTrue(#kernels >= 11, #kernels)
+    for _, kernel in ipairs(kernels) do
+        local name = kernel.name .. " on " .. kernel.arch
+        lu.assertEquals(kernel.spilled, 0, name)
+        lu.assertEquals(kernel.stack, 0, name)
+        -- more, and fewer threads than its launch asks for fit a multiprocessor
+        lu.assertTrue(kernel.registers <= (kernel.name:find "^ghm_sketch" and 64 or 128), name)
+    end
+end
+
+-- The specs of the CUDA backend, and those of the core whose passes go to the default device.
+local emulated = { "cuda_sketch", "cuda_passes", "core_gradient", "core_hostile", "golden",
+    "exact_density", "synth", "losses" }
+
+function TestCudaBuild.test_every_pass_on_the_emulated_device()
+    local library = root .. "/build/emulated/libghm.so"
+    lu.skipIf(os.getenv "GHM_LIBRARY" or not io.open(library),
+        "build/emulated/libghm.so is not built: make emulated")
+    local out, status = run(("GHM_LIBRARY=%s luajit spec/run.lua %s"):format(
+        posix.quote(library), table.concat(emulated, " ")))
+    lu.assertEquals(status, 0, out)
+    local passed, skipped = out:match "(%d+) passed, 0 failed, (%d+) skipped$"
+    lu.assertEquals(skipped, "0", out)
+    lu.assertTrue(tonumber(passed) > 150, out)
+end
