@@ -154,6 +154,7 @@ bindir     = $(prefix)/bin
 libdir     = $(prefix)/lib
 includedir = $(prefix)/include
 luadir     = $(prefix)/share/lua/5.1
+bashdir    = $(prefix)/share/bash-completion/completions
 home       = $(libdir)/ghm
 put        = "$(DESTDIR)$(strip $(1))"
 link       = mkdir -p $(call put,$(dir $(2))) && ln -srfn $(call put,$(1)) $(call put,$(2))
@@ -175,14 +176,15 @@ install: lib
 	$(Q)$(call link,$(libdir)/$(soname),$(home)/build/libghm.so)
 	$(Q)$(call link,$(home)/lua/ghm,$(luadir)/ghm)
 	$(Q)$(call link,$(home)/lua/ghm/runner/command.lua,$(bindir)/ghm)
+	$(Q)$(call link,$(home)/lua/ghm/runner/ghm.bash,$(bashdir)/ghm)
 	$(Q)$(if $(DESTDIR),,ldconfig 2>/dev/null || echo "  ldconfig, as root, would tell the loader of libghm")
 	@echo "  ghm $(version) is in $(prefix)$(if $(DESTDIR), below $(DESTDIR)): ghm help"
 
 ## uninstall: remove what install put below the same PREFIX
 uninstall:
 	rm -rf $(call put,$(home))
-	rm -f $(call put,$(bindir)/ghm) $(call put,$(luadir)/ghm) $(call put,$(includedir)/ghm.h) \
-	      $(call put,$(libdir)/pkgconfig/ghm.pc) $(call put,$(libdir)/libghm.so)*
+	rm -f $(call put,$(bindir)/ghm) $(call put,$(luadir)/ghm) $(call put,$(bashdir)/ghm) \
+	      $(call put,$(includedir)/ghm.h) $(call put,$(libdir)/pkgconfig/ghm.pc) $(call put,$(libdir)/libghm.so)*
 
 ## clean: remove what was built; runs/ stays
 clean:

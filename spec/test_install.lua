@@ -82,6 +82,36 @@ function TestInstall.test_what_ghm_does_not_know_is_told_in_one_line()
     end
 end
 
+local completions = {
+    { "ghm swe", { "sweep" } },
+    { "ghm sweep b", { "bins" } },
+    { "ghm sweep bins b", { "bins=", "beta_max=" } },
+    { "ghm sweep bins x.npz --rep", { "--report" } },
+    { "ghm inspect --rep", {} }, -- it has none
+    { "ghm inspect exp", {} }, -- bash then looks for files
+    { "ghm nothing ", {} },
+}
+
+function TestInstall.test_bash_completes_names_keys_and_options()
+    for _, case in ipairs(completions) do
+        local output, status = run(("bash -c %s"):format(posix.quote(([[
+            source %s
+            read -ra COMP_WORDS <<<%s
+            case %s in *' ') COMP_WORDS+=('') ;; esac
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _ghm
+            printf '%%s ' "${COMPREPLY[@]}"]]):format(
+            posix.quote(staged "/share/bash-completion/completions/ghm"), posix.quote(case[1]),
+            posix.quote(case[1])))))
+        lu.assertEquals(status, 0, output)
+        local words = {}
+        for word in output:gmatch "%S+" do
+            words[#words + 1] = word
+        end
+        lu.assertEquals(words, case[2], case[1])
+    end
+end
+
 function TestInstall.test_lua_finds_the_modules()
     local path = staged "/share/lua/5.1"
     local output = run([[luajit -e 'local ghm = require "ghm"

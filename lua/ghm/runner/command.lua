@@ -11,6 +11,7 @@ local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
+local options = require "ghm.runner.options"
 local posix = require "ghm.posix"
 local text = require "ghm.show.text"
 
@@ -47,24 +48,60 @@ local function become(name, path, from, words)
     assert(loadfile(path))()
 end
 
+-- The script that the first words name, and how many words that takes; nil where there is none.
+local function named(paths, words)
+    local first = (words[1] or ""):gsub("_", " ")
+    local both = words[2] and first .. " " .. words[2]
+    if both and paths[both] then
+        return both, 2
+    end
+    return paths[first] and first, 1
+end
+
+-- What the last of the words can become, a line each: for the shell's completion (ghm.bash).
+local function complete(paths, names, words)
+    local last, list = table.remove(words) or "", {}
+    local name = named(paths, words)
+    for _, known in ipairs(names) do
+        local head, tail = known:match "^(%S+) ?(.*)$"
+        list[#list + 1] = #words == 0 and head or #words == 1 and head == words[1] and tail or nil
+    end
+    local spec = name and cli.spec_of(paths[name]) or {}
+    for _, key in ipairs(spec.keys or {}) do
+        list[#list + 1] = key.name .. "="
+    end
+    for _, option in ipairs(name and options.parser(spec)._options or {}) do
+        for _, alias in ipairs(last:find "^%-" and option._aliases or {}) do
+            list[#list + 1] = alias
+        end
+    end
+    for k, word in ipairs(list) do
+        if word ~= "" and word:sub(1, #last) == last and word ~= list[k - 1] then
+            print(word)
+        end
+    end
+end
+
 local function main(words)
     local paths, names = scripts()
-    if words[1] == "help" and words[2] then -- ghm help sweep bins
+    if words[1] == "complete" then
+        table.remove(words, 1)
+        return complete(paths, names, words)
+    elseif words[1] == "help" and words[2] then -- ghm help sweep bins
         table.remove(words, 1)
         table.insert(words, "-h")
     end
-    local first = (words[1] or "help"):gsub("_", " ")
-    local both = words[2] and first .. " " .. words[2]
-    if both and paths[both] then
-        become(both, paths[both], 3, words)
-    elseif paths[first] then
-        become(first, paths[first], 2, words)
+    local name, taken = named(paths, words)
+    local first = words[1] or "help"
+    if name then
+        become(name, paths[name], taken + 1, words)
     elseif first == "help" or first == "-h" or first == "--help" then
         help(paths, names)
     elseif first == "version" or first == "--version" then
         print(("ghm %s (%s)"):format(clib.version, clib.build))
     else
-        local asked = both and nearest.find(both, names) and both or first
+        local both = first .. " " .. (words[2] or "")
+        local asked = nearest.find(both, names) and both or first
         fault.raise("usage", "nothing is called '%s'%s", asked, nearest.hint(asked, names))
     end
 end
