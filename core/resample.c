@@ -58,6 +58,11 @@ int ghm_uniform(uint64_t seed, int64_t draw, int64_t n, double *out)
     return GHM_OK;
 }
 
+static int64_t poisson(uint64_t seed, uint64_t place, uint32_t draw, double mean)
+{
+    return (mean < MANY ? arrivals : quantile)(seed, place, draw, mean);
+}
+
 int ghm_poisson(uint64_t seed, int64_t draw, int64_t n, const double *mean, int64_t *out)
 {
     GHM_TRY(check(draw, n, mean, out));
@@ -68,7 +73,82 @@ int ghm_poisson(uint64_t seed, int64_t draw, int64_t n, const double *mean, int6
         }
     }
     for (int64_t i = 0; i < n; i++) {
-        out[i] = (mean[i] < MANY ? arrivals : quantile)(seed, (uint64_t)i, (uint32_t)draw, mean[i]);
+        out[i] = poisson(seed, (uint64_t)i, (uint32_t)draw, mean[i]);
     }
     return GHM_OK;
+}
+
+/* sum * now / before, rounded; a sum of up to 2^63 for up to 2^37 samples. */
+static uint64_t in_proportion(uint64_t sum, uint64_t now, uint64_t before)
+{
+    return (uint64_t)(((unsigned __int128)sum * now + before / 2) / before);
+}
+
+static int64_t resample_cells(ghm_cells *cells, uint64_t seed, uint32_t draw, uint64_t group)
+{
+    int64_t n = 0, total = 0;
+    for (int64_t i = 0; i < cells->n; i++) {
+        ghm_cell cell = cells->at[i];
+        uint64_t drawn = (uint64_t)poisson(seed, 2 * (uint64_t)cell.slot + group, draw,
+                                           (double)cell.n);
+        if (drawn > 0) {
+            cell.offsets = in_proportion(cell.offsets, drawn, cell.n);
+            cell.squares = in_proportion(cell.squares, drawn, cell.n);
+            cell.n = drawn;
+            cells->at[n++] = cell;
+            total += (int64_t)drawn;
+        }
+    }
+    cells->n = n;
+    return total;
+}
+
+static int64_t resample_soft(ghm_soft *soft, int64_t intervals, uint64_t seed, uint32_t draw)
+{
+    int64_t total = 0;
+    for (int64_t i = 0; i < intervals; i++) {
+        int64_t drawn = poisson(seed, (uint64_t)i, draw, (double)soft->n[i]);
+        double share = soft->n[i] > 0 ? (double)drawn / (double)soft->n[i] : 0;
+        soft->n[i] = drawn;
+        soft->bce[i] *= share;
+        soft->norm[i] *= share;
+        total += drawn;
+    }
+    return total;
+}
+
+/* A copy's samples, drawn anew; the weights keep their mean. */
+static void resample(ghm_sketch *copy, uint64_t seed, uint32_t draw)
+{
+    int64_t before = copy->facts.valid, now;
+    if (copy->soft_targets) {
+        now = resample_soft(&copy->soft, ghm_sketch_intervals(copy), seed, draw);
+    } else {
+        now = resample_cells(&copy->cells[0], seed, draw, 0);
+        copy->facts.positive = resample_cells(&copy->cells[1], seed, draw, 1);
+        now += copy->facts.positive;
+    }
+    copy->facts.samples += now - before;
+    copy->facts.valid = now;
+    for (int e = 0; e < 256 && before > 0; e++) {
+        copy->weights.units[e] = in_proportion(copy->weights.units[e], (uint64_t)now,
+                                               (uint64_t)before);
+    }
+}
+
+int ghm_sketch_resample(const ghm_sketch *from, uint64_t seed, int64_t draw, ghm_sketch *into)
+{
+    GHM_TRY(check(draw, 0, NULL, NULL));
+    if (!from || !into) {
+        return ghm_fail(GHM_E_ARGUMENT, "a sketch is NULL");
+    }
+    ghm_sketch *copy;
+    GHM_TRY(ghm_sketch_like(from, &copy));
+    int status = ghm_sketch_merge(copy, from);
+    if (status == GHM_OK) {
+        resample(copy, seed, (uint32_t)draw);
+        status = ghm_sketch_merge(into, copy);
+    }
+    ghm_sketch_free(copy);
+    return status;
 }

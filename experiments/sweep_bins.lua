@@ -10,9 +10,9 @@ local shown = {
     { key = "bins" }, { key = "loss", format = "%.4f" }, { key = "n", format = "%.1f" },
     { key = "empty_share", title = "empty", format = "%.2f" },
     { key = "beta_largest", title = "max beta", format = "%.4g" },
+    { key = "beta_error", title = "beta error", format = "%.3f" },
     { key = "scarce_share", title = "scarce", format = "%.3f" },
     { key = "density_error_mean", title = "GD error", format = "%.3f" },
-    { key = "density_error_max", title = "largest", format = "%.3g" },
     { key = "cosine", format = "%.4f" }, { key = "entropy", format = "%.3f" },
     { key = "rudemo", format = "%.4g" }, { key = "knuth", format = "%.6g" },
 }
@@ -20,10 +20,12 @@ local shown = {
 ghm.experiment.main {
     name = "sweep_bins",
     question = "How many unit regions (bins, M) should GHM use on this data?",
-    epilog = "Columns: n regions in use; scarce: share of the gradient from regions with fewer "
-        .. "than 100 samples; GD error against the exact density, mean and largest over samples; "
-        .. "cosine with the exact density's gradient; entropy of the contributions (1: flat); "
-        .. "Rudemo's score (least is best); Knuth's log posterior (greatest is best).",
+    epilog = "Columns: n regions in use; beta error: relative, of a region's beta, from counting "
+        .. "noise and from a density that is uneven inside the region; scarce: share of the "
+        .. "gradient from regions with fewer than 100 samples; GD error against the exact density, "
+        .. "mean over samples; cosine with the exact density's gradient; entropy of the "
+        .. "contributions (1: flat); Rudemo's score (least is best); Knuth's log posterior "
+        .. "(greatest is best).",
     axes = { "bins", "momentum" },
     keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
         "empty", "eps", "labels", single = true, bins = "5:50:5", momentum = "0" },
@@ -33,15 +35,17 @@ ghm.experiment.main {
     end,
     study = function(x)
         local study = ghm.bins_study
-        local rows = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps,
+        local rows, resamplings = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps,
             x.progress)
-        local best, reason = study.recommend(rows)
+        local best, advice = study.recommend(rows, resamplings)
         local figures, term = ghm.bins_figures.draw(x, rows, best.bins, x.args.keys.eps)
         if #x.args.keys.momentum > 1 then
             table.insert(shown, 2, { key = "momentum", format = "%g" })
         end
         return { rows = rows, columns = study.columns, shown = shown, figures = figures,
-            term = term, lines = { reason }, mark = function(row)
+            term = term, listed = study.listed(rows, best), recommendations = { advice },
+            lines = { advice.reason, ghm.bootstrap.sentence(advice) },
+            warnings = study.warnings(x.task, x.calls, best), mark = function(row)
                 return row == best and "▸" or ""
             end }
     end,

@@ -136,6 +136,41 @@ function TestBootstrap.test_a_verdict_counts_what_was_chosen()
     close(picked.share, 1 / 3, { abs = 0.11 }, "share of step 1")
 end
 
+-- A sketch's samples drawn anew: counts with their own variance, sums and weights in proportion.
+function TestBootstrap.test_a_resampled_sketch_holds_poisson_counts()
+    local soft = samples.class_batch(samples.normals({ 800, 4 }, -1, 2), samples.shares { 800, 4 })
+    local cases = { { samples.class_batch(samples.detector { 800, 4 }) },
+        { samples.box_batch(samples.boxes { 800, 4 }), 0.1 }, { soft } }
+    for c, case in ipairs(cases) do
+        local batch, mu = unpack(case)
+        local s = samples.sketch_of({ task = mu and "regression", bins = 4, mu = mu }, batch)
+        local R, L = samples.regions(s, 4, mu)
+        local facts, draws = s:facts(), 400
+        local mean, square, loss = { 0, 0, 0, 0 }, { 0, 0, 0, 0 }, { 0, 0, 0, 0 }
+        for draw = 1, draws do
+            local drawn = bootstrap.sketch(s, c, draw)
+            local counts, sums = samples.regions(drawn, 4, mu)
+            local now = drawn:facts()
+            lu.assertEquals(now.valid, samples.total(counts))
+            lu.assertEquals(now.samples - now.valid, facts.samples - facts.valid)
+            close(now.weight_sum / now.valid, facts.weight_sum / facts.valid, { rel = 1e-5 },
+                "mean weight")
+            for j = 1, 4 do
+                mean[j], loss[j] = mean[j] + counts[j] / draws, loss[j] + sums[j] / draws
+                square[j] = square[j] + (counts[j] - R[j]) ^ 2 / draws
+            end
+            drawn:free()
+        end
+        for j = 1, 4 do
+            close(mean[j], R[j], { abs = 5 * math.sqrt(R[j] / draws) }, "mean of region %d", j)
+            close(square[j], R[j], { rel = 0.4 }, "variance of region %d", j)
+            close(loss[j], L[j], { rel = 5 / math.sqrt(R[j] * draws / 10) }, "loss of region %d", j)
+        end
+        lu.assertEquals(bootstrap.sketch(s, c, 7):digest(), bootstrap.sketch(s, c, 7):digest())
+        lu.assertNotEquals(bootstrap.sketch(s, c, 7):digest(), bootstrap.sketch(s, c, 8):digest())
+    end
+end
+
 function TestBootstrap.test_what_is_refused()
     samples.refused("usage", { "mean 1 is -1" }, bootstrap.counts, { 1, -1 }, 2, 0, 0)
     samples.refused("usage", { "mean 0 is ", "nan" }, bootstrap.counts, { 0 / 0 }, 1, 0, 0)
@@ -144,4 +179,9 @@ function TestBootstrap.test_what_is_refused()
     lu.assertEquals(C.ghm_poisson(0, 0, 1, nil, out), tonumber(C.GHM_E_ARGUMENT))
     lu.assertEquals(C.ghm_uniform(0, 0, 1, nil), tonumber(C.GHM_E_ARGUMENT))
     lu.assertEquals(C.ghm_uniform(0, 0, 0, nil), 0)
+    local s = ghm.sketch.new { bins = 4 }
+    lu.assertEquals(C.ghm_sketch_resample(s.c, 0, 0, nil), tonumber(C.GHM_E_ARGUMENT))
+    lu.assertEquals(C.ghm_sketch_resample(s.c, 0, 0, ghm.sketch.new({ bins = 5 }).c),
+        tonumber(C.GHM_E_MISMATCH))
+    samples.refused("usage", { "draw -1" }, bootstrap.sketch, s, 0, -1)
 end

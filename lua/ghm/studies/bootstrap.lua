@@ -2,6 +2,7 @@
 --
 --   bootstrap.steps(n, seed, draw)         n of the steps 1..n, drawn with replacement, as a list
 --   bootstrap.counts(mean, n, seed, draw)  Poisson counts with these means: int64_t[n]
+--   bootstrap.sketch(sketch, seed, draw)   a sketch of samples drawn anew
 --   bootstrap.interval(n, statistic)       { low, high }: the statistic of resampled steps
 --   bootstrap.choose(n, choose)            how often each value is chosen from resampled steps
 --
@@ -43,6 +44,13 @@ function M.counts(mean, n, seed, draw)
     end
     clib.check(C.ghm_poisson(seed, draw, n, means, out))
     return out
+end
+
+-- A sketch of samples drawn anew from those of this one.
+function M.sketch(sketch, seed, draw)
+    local drawn = sketch:like()
+    clib.check(C.ghm_sketch_resample(sketch.c, seed, draw, drawn.c))
+    return drawn
 end
 
 -- The p-quantile of a list of numbers: always one of them.
@@ -127,7 +135,7 @@ function M.choice(value, n, choose, opts)
     return M.verdict(value, chosen)
 end
 
--- A verdict in words: "chosen in 86 % of 200 resamplings; 25 and 35 are as good".
+-- A verdict in words: "chosen in 86 % of the resamplings; 25 and 35 are as good".
 function M.words(verdict, format)
     if not verdict.share then
         return "one step tells nothing of how sure this is"
@@ -140,6 +148,12 @@ function M.words(verdict, format)
     local others = last and (#list > 0 and table.concat(list, ", ") .. " and " .. last or last)
     return ("chosen in %.0f %% of the resamplings%s"):format(100 * verdict.share, others
         and ("; %s %s as good"):format(others, #list > 0 and "are" or "is") or "")
+end
+
+-- The same as a sentence of its own.
+function M.sentence(verdict, format)
+    local words = M.words(verdict, format)
+    return words:sub(1, 1):upper() .. words:sub(2) .. "."
 end
 
 return M

@@ -257,8 +257,8 @@ end
 -- One row for each loss of the list: M.columns, with 90 % intervals (name_low, name_high) by
 -- resampling steps; and details, row -> { loss (of the list), fine, counts (contributions and
 -- samples in FINE regions), and for GHM weighted and base, whose ratio is the beta of each unit
--- region over the stream }. calls: as of sweep.read, { step, sketch }, in order. opts: seed.
-function M.rows(calls, list, opts)
+-- region over the stream }. calls: as of sweep.read, { step, sketch }, in order.
+function M.rows(calls, list)
     local soft, rows, parts, details = false, {}, {}, {}
     for _, call in ipairs(calls) do
         soft = soft or call.sketch:is_soft()
@@ -282,7 +282,7 @@ function M.rows(calls, list, opts)
             rows[#rows + 1], parts[#parts + 1], details[row] = row, steps, detail
         end
     end
-    metrics.fill(rows, parts, kinds, opts)
+    metrics.fill(rows, parts, kinds)
     return rows, details
 end
 

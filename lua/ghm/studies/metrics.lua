@@ -1,5 +1,5 @@
 -- Metrics of a table's rows, from what each step of the stream adds to them, with intervals by
--- resampling the steps.
+-- resampling.
 --
 --   metrics.fill(rows, parts, { loss = "mean", beta_largest = "most", ahead = "root" })
 --
@@ -36,39 +36,40 @@ function M.of(part, key, kind, steps)
     if kind == "most" then
         return most
     elseif count > 0 then
-        return kind == "root" and math.sqrt(sum / count) or sum / count
+        return kind == "root" and math.sqrt(math.max(sum, 0) / count) or sum / count
     end
 end
 
+M.ANEW = 100 -- draws of samples, each of which is a study of its own
+
+-- What other data would have added to the rows: a list of { parts, steps }, of resampled steps; for
+-- a single step of anew(draw), the parts of samples that are drawn anew.
+function M.resamplings(parts, anew)
+    local list, n = {}, #parts[1]
+    if n > 1 then
+        for _, steps in bootstrap.draws(n) do
+            list[#list + 1] = { parts = parts, steps = steps }
+        end
+    elseif anew then
+        for draw = 0, M.ANEW - 1 do
+            list[#list + 1] = { parts = anew(draw) }
+        end
+    end
+    return list
+end
+
 -- Sets row[key], row[key_low] and row[key_high] for every row and metric; the last two only where
--- there are steps to resample.
-function M.fill(rows, parts, kinds, opts)
+-- there are resamplings (those of the steps, unless others are given).
+function M.fill(rows, parts, kinds, resamplings)
+    resamplings = resamplings or M.resamplings(parts)
     for i, row in ipairs(rows) do
         for key, kind in pairs(kinds) do
+            local values = {}
             row[key] = M.of(parts[i], key, kind)
-        end
-    end
-    local n = #parts[1]
-    if n < 2 then
-        return
-    end
-    local drawn = {}
-    for i in ipairs(rows) do
-        drawn[i] = {}
-        for key in pairs(kinds) do
-            drawn[i][key] = {}
-        end
-    end
-    for _, steps in bootstrap.draws(n, opts) do
-        for i, lists in ipairs(drawn) do
-            for key, list in pairs(lists) do
-                list[#list + 1] = M.of(parts[i], key, kinds[key], steps)
+            for _, drawn in ipairs(resamplings) do
+                values[#values + 1] = M.of(drawn.parts[i], key, kind, drawn.steps)
             end
-        end
-    end
-    for i, row in ipairs(rows) do
-        for key in pairs(kinds) do
-            row[key .. "_low"], row[key .. "_high"] = bootstrap.middle(drawn[i][key])
+            row[key .. "_low"], row[key .. "_high"] = bootstrap.middle(values)
         end
     end
 end
