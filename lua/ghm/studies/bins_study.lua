@@ -3,6 +3,7 @@
 
 local bootstrap = require "ghm.studies.bootstrap"
 local calls = require "ghm.studies.calls"
+local choice = require "ghm.studies.bins_choice"
 local ffi = require "ffi"
 local fault = require "ghm.fault"
 local harmonise = require "ghm.harmonise"
@@ -18,14 +19,15 @@ M.SCARCE = 100 -- a region with fewer samples has a beta that is off by a tenth 
 
 -- How what is taken down of every call is put together over the steps.
 M.kinds = { loss = "mean", n = "mean", empty_share = "mean", beta_largest = "most",
-    beta_error = "root", beta_noise = "root", scarce_share = "mean",
+    beta_noise = "root", beta_uneven = "root", scarce_share = "mean",
     density_error_max = "most", density_error_mean = "mean", cosine = "mean", entropy = "mean",
     effective = "mean", rudemo = "mean", knuth = "mean" }
 
 -- The columns of results.csv, in order.
 M.columns = metrics.columns({ "bins", "momentum", "calls", "loss", "loss_sd", "n", "empty_share",
-    "beta_largest", "beta_error", "beta_noise", "scarce_share", "density_error_max",
-    "density_error_mean", "cosine", "entropy", "effective", "rudemo", "knuth" }, M.kinds)
+    "beta_largest", "beta_error", "beta_error_low", "beta_error_high", "beta_noise", "beta_uneven",
+    "scarce_share", "density_error_max", "density_error_mean", "cosine", "entropy",
+    "effective", "rudemo", "knuth" }, M.kinds)
 
 -- Rudemo's leave-one-out score of a histogram of [0, 1]: an estimate of its squared error up to a
 -- constant; the least is best. (Rudemo 1982.)
@@ -48,8 +50,8 @@ function M.knuth(R, bins, N)
         - ffi.C.lgamma(N + bins / 2) + sum
 end
 
--- The squared relative error of each region's beta, added to a part: its counting noise, and how
--- unevenly the density lies inside the region. The two halves of a region with R samples and a
+-- What each region's beta is off by, squared and relative, added to a part: its counting noise, and
+-- how unevenly the density lies inside the region. The two halves of a region with R samples and a
 -- constant density differ by delta = (left - right) / R, whose square is 1/R on average; what is
 -- above that comes from a slope, which spreads the density over the region by 4/3 of it.
 local function add_beta_errors(part, result, sketch, configuration)
@@ -64,9 +66,8 @@ local function add_beta_errors(part, result, sketch, configuration)
     for k, left in ipairs(sketch:density(at, 0.5 / bins, configuration.mu)) do
         local R = tonumber(result.R[where[k]])
         local delta = 2 * left * 0.5 / bins / R - 1
-        local noise = (1 - m) / (1 + m) / R -- momentum averages
-        metrics.add(part, "beta_noise", noise)
-        metrics.add(part, "beta_error", noise + 4 / 3 * (delta * delta - 1 / R))
+        metrics.add(part, "beta_noise", (1 - m) / (1 + m) / R) -- momentum averages
+        metrics.add(part, "beta_uneven", 4 / 3 * (delta * delta - 1 / R))
     end
 end
 
@@ -153,6 +154,7 @@ function M.rows(task, list, configurations, eps, progress)
         rows[i] = row
     end
     metrics.fill(rows, parts, M.kinds, resamplings)
+    choice.fill(rows, parts, resamplings)
     for i, row in ipairs(rows) do
         local squares = 0
         for _, loss in ipairs(losses[i]) do
@@ -163,73 +165,7 @@ function M.rows(task, list, configurations, eps, progress)
     return rows, resamplings
 end
 
--- Coarser regions are as good while the error of beta is within this factor of the least.
-M.AS_GOOD = 1.1
--- The same of the share of empty regions, where that is all there is: a share that needs no excuse,
--- and how much above the least.
-M.ENOUGH, M.SLACK = 0.1, 0.02
-
--- Which of these rows to train with: the coarsest regions whose betas are nearly as right as any.
--- Finer regions follow the density more closely, but their betas rest on fewer samples; where it
--- makes no difference, fewer are steadier. Soft targets, whose density is known in whole regions
--- alone, get the finest ones that are not empty too often. M = 1 weighs every sample alike, which
--- is no GHM: it is recommended only where nothing else was tried. value(row, key): a metric.
--- Returns the row, the least of the key, and the key.
-local function best_of(rows, value)
-    local key = value(rows[1], "beta_error") and "beta_error" or "empty_share"
-    local least, best, eligible = math.huge, nil, {}
-    for _, row in ipairs(rows) do
-        eligible[#eligible + 1] = row.bins > 1 and row or nil
-    end
-    eligible = #eligible > 0 and eligible or rows
-    for _, row in ipairs(eligible) do
-        least = math.min(least, value(row, key) or math.huge)
-    end
-    local coarse = key == "beta_error"
-    local limit = coarse and M.AS_GOOD * least or math.max(M.ENOUGH, least + M.SLACK)
-    for _, row in ipairs(eligible) do
-        local better = not best or coarse and row.bins < best.bins
-            or not coarse and row.bins > best.bins
-        if better and (value(row, key) or math.huge) <= limit then
-            best = row
-        end
-    end
-    return best or eligible[1], least, key
-end
-
-local function own(row, key)
-    return row[key]
-end
-
--- The row to train with, and the recommendation of its bins (see experiment.lua), whose reason
--- is one sentence.
-function M.recommend(rows, resamplings)
-    local best, least, key = best_of(rows, own)
-    local chosen, place = {}, {}
-    for i, row in ipairs(rows) do
-        place[row] = i
-    end
-    for k, drawn in ipairs(resamplings or {}) do
-        chosen[k] = best_of(rows, function(row, metric)
-            return metrics.of(drawn.parts[place[row]], metric, M.kinds[metric], drawn.steps)
-        end).bins
-    end
-    local verdict = bootstrap.verdict(best.bins, chosen)
-    verdict.key = "bins"
-    local what
-    if key == "beta_error" then
-        local rule = ("coarsest choice within %.0f %% of the least error tried, %.0f %%"):format(
-            100 * (M.AS_GOOD - 1), 100 * least)
-        what = ("beta is off by %.0f %% (by counting noise alone %.0f %%), and it is the %s")
-            :format(100 * best.beta_error, 100 * best.beta_noise,
-            #rows == 1 and "only choice tried" or rule)
-    else
-        what = ("%.1f %% of the regions are empty, and it is the %s"):format(100 * best.empty_share,
-            #rows == 1 and "only choice tried" or "finest choice with few of them")
-    end
-    verdict.reason = ("bins = %d: %s."):format(best.bins, what)
-    return best, verdict
-end
+M.recommend = choice.recommend
 
 -- The rows for a terminal: all, and behind the best one its interval.
 function M.listed(rows, best)
@@ -237,8 +173,12 @@ function M.listed(rows, best)
     for _, row in ipairs(rows) do
         listed[#listed + 1] = row
         if row == best and row.loss_low then
-            listed[#listed + 1] = metrics.ends(row, M.kinds, "low", "bins", "from")
-            listed[#listed + 1] = metrics.ends(row, M.kinds, "high", "bins", "to")
+            for _, which in ipairs { "low", "high" } do
+                local ends = metrics.ends(row, M.kinds, which, "bins", which == "low" and "from"
+                    or "to")
+                ends.beta_error = row["beta_error_" .. which]
+                listed[#listed + 1] = ends
+            end
         end
     end
     return listed

@@ -1,0 +1,120 @@
+-- Which number of unit regions: what finer ones lose in noise, against what coarser ones lose in
+-- unevenness.
+
+local bootstrap = require "ghm.studies.bootstrap"
+local metrics = require "ghm.studies.metrics"
+
+local M = {}
+
+-- What the betas of each row are off by, root of the mean square, relative: a list. The noise is
+-- the row's own. Unevenness is measured coarsely, so all rows of one mu share one law for it: its
+-- square falls as 1/M, as it does at the steep ends that the density of g has. nil for soft
+-- targets.
+local function errors_of(rows, parts, steps)
+    local sums, errors = {}, {}
+    for i, row in ipairs(rows) do
+        local uneven = metrics.of(parts[i], "beta_uneven", "mean", steps)
+        if uneven and (row.bins > 1 or #rows == 1) then
+            local sum = sums[row.mu or 0] or { 0, 0 }
+            sum[1], sum[2], sums[row.mu or 0] = sum[1] + uneven * row.bins, sum[2] + 1, sum
+        end
+    end
+    for i, row in ipairs(rows) do
+        local noise, sum = metrics.of(parts[i], "beta_noise", "mean", steps), sums[row.mu or 0]
+        errors[i] = noise and sum and math.sqrt(noise + math.max(sum[1] / sum[2], 0) / row.bins)
+            or math.huge
+    end
+    return next(sums) and errors or nil
+end
+
+local function empty_shares(rows, parts, steps)
+    local shares = {}
+    for i in ipairs(rows) do
+        shares[i] = metrics.of(parts[i], "empty_share", "mean", steps)
+    end
+    return shares
+end
+
+-- Sets row.beta_error and its interval. parts, resamplings: of ghm.metrics.
+function M.fill(rows, parts, resamplings)
+    local errors, drawn = errors_of(rows, parts), {}
+    for _, one in ipairs(resamplings) do
+        drawn[#drawn + 1] = errors_of(rows, one.parts, one.steps)
+    end
+    for i, row in ipairs(errors and rows or {}) do
+        local list = {}
+        for k, values in ipairs(drawn) do
+            list[k] = values[i]
+        end
+        row.beta_error = errors[i]
+        row.beta_error_low, row.beta_error_high = bootstrap.middle(list)
+    end
+end
+
+-- Coarser regions are as good while the error of beta is within this factor of the least.
+M.AS_GOOD = 1.1
+-- The same of the share of empty regions, where that is all there is: a share that needs no excuse,
+-- and how much above the least.
+M.ENOUGH, M.SLACK = 0.1, 0.02
+
+-- Position of the row to train with: the coarsest regions whose betas are nearly as right as any.
+-- Finer regions follow the density more closely, but their betas rest on fewer samples; where it
+-- makes no difference, fewer are steadier. Soft targets, whose density is known in whole regions
+-- alone, get the finest ones that are not empty too often. M = 1 weighs every sample alike, which
+-- is no GHM: it is recommended only where nothing else was tried. values: an error of each row, or
+-- (finest) its share of empty regions. Returns the least of them too.
+local function best_of(rows, values, finest)
+    local least, best, eligible = math.huge, nil, {}
+    for i, row in ipairs(rows) do
+        eligible[#eligible + 1] = row.bins > 1 and i or nil
+    end
+    if #eligible == 0 then
+        eligible[1] = 1
+    end
+    for _, i in ipairs(eligible) do
+        least = math.min(least, values[i])
+    end
+    local limit = finest and math.max(M.ENOUGH, least + M.SLACK) or M.AS_GOOD * least
+    for _, i in ipairs(eligible) do
+        local bins, than = rows[i].bins, best and rows[best].bins
+        local better = not best or finest and bins > than or not finest and bins < than
+        best = values[i] <= limit and better and i or best
+    end
+    return best, least
+end
+
+local function field(rows, key)
+    local values = {}
+    for i, row in ipairs(rows) do
+        values[i] = row[key]
+    end
+    return values
+end
+
+-- The row to train with, and the recommendation of its bins (see experiment.lua), whose reason is
+-- one sentence. rows: after M.fill.
+function M.recommend(rows, resamplings)
+    local finest = rows[1].beta_error == nil
+    local at, least = best_of(rows, field(rows, finest and "empty_share" or "beta_error"), finest)
+    local best, chosen = rows[at], {}
+    for _, drawn in ipairs(resamplings or {}) do
+        local values = (finest and empty_shares or errors_of)(rows, drawn.parts, drawn.steps)
+        -- steps of soft targets alone have no error
+        chosen[#chosen + 1] = values and rows[best_of(rows, values, finest)].bins or nil
+    end
+    local what
+    if finest then
+        what = ("%.1f %% of the regions are empty, and it is the %s"):format(100 * best.empty_share,
+            #rows == 1 and "only choice tried" or "finest choice with few of them")
+    else
+        what = ("beta is off by %.0f %% (by counting noise alone %.0f %%), and it is the %s")
+            :format(100 * best.beta_error, 100 * best.beta_noise, #rows == 1 and "only choice tried"
+            or ("coarsest choice within %.0f %% of the least error, %.0f %%"):format(
+            100 * (M.AS_GOOD - 1), 100 * least))
+    end
+    local verdict = bootstrap.verdict(best.bins, chosen)
+    verdict.key, verdict.reason = "bins", ("bins = %d: %s."):format(best.bins, what)
+    return best, verdict
+end
+
+return M
