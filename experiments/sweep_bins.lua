@@ -35,8 +35,7 @@ ghm.experiment.main {
     end,
     study = function(x)
         local study = ghm.bins_study
-        local rows, resamplings = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps,
-            x.progress)
+        local rows, resamplings = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps)
         local best, advice = study.recommend(rows, resamplings)
         local figures, term = ghm.bins_figures.draw(x, rows, best.bins, x.args.keys.eps)
         if #x.args.keys.momentum > 1 then

@@ -81,14 +81,15 @@ local function dump_table(dumps)
 end
 
 -- What the terminal shows, then the other columns of results.csv, then the rest of what the
--- configurations were made with.
+-- configurations were made with; the ends of intervals, two for each metric, are left to the file.
 local function columns_of(run, found)
     local columns, known = {}, {}
     for _, list in ipairs { found.shown or {}, found.columns,
         sorted_keys((run.info.configurations or {})[1] or {}) } do
         for _, column in ipairs(list) do
             local key = type(column) == "table" and column.key or column
-            if not known[key] then
+            local of = key:match "^(.*)_low$" or key:match "^(.*)_high$"
+            if not known[key] and not (of and known[of]) then
                 columns[#columns + 1], known[key] = column, true
             end
         end

@@ -153,7 +153,7 @@ function M.rows(task, list, configurations, eps, progress)
         end
         rows[i] = row
     end
-    metrics.fill(rows, parts, M.kinds, resamplings)
+    metrics.fill(rows, parts, M.kinds, { resamplings = resamplings })
     choice.fill(rows, parts, resamplings)
     for i, row in ipairs(rows) do
         local squares = 0

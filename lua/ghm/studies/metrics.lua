@@ -43,11 +43,11 @@ end
 M.ANEW = 100 -- draws of samples, each of which is a study of its own
 
 -- What other data would have added to the rows: a list of { parts, steps }, of resampled steps; for
--- a single step of anew(draw), the parts of samples that are drawn anew.
-function M.resamplings(parts, anew)
+-- a single step of anew(draw), the parts of samples that are drawn anew. opts.seed.
+function M.resamplings(parts, anew, opts)
     local list, n = {}, #parts[1]
     if n > 1 then
-        for _, steps in bootstrap.draws(n) do
+        for _, steps in bootstrap.draws(n, opts) do
             list[#list + 1] = { parts = parts, steps = steps }
         end
     elseif anew then
@@ -59,9 +59,9 @@ function M.resamplings(parts, anew)
 end
 
 -- Sets row[key], row[key_low] and row[key_high] for every row and metric; the last two only where
--- there are resamplings (those of the steps, unless others are given).
-function M.fill(rows, parts, kinds, resamplings)
-    resamplings = resamplings or M.resamplings(parts)
+-- there are resamplings: opts.resamplings, or those of the steps by opts.seed.
+function M.fill(rows, parts, kinds, opts)
+    local resamplings = opts and opts.resamplings or M.resamplings(parts, nil, opts)
     for i, row in ipairs(rows) do
         for key, kind in pairs(kinds) do
             local values = {}
