@@ -35,7 +35,8 @@ ghm.experiment.main {
     end,
     study = function(x)
         local study = ghm.bins_study
-        local rows, resamplings = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps)
+        local rows, resamplings = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps,
+            x.progress)
         local best, advice = study.recommend(rows, resamplings)
         local figures, term = ghm.bins_figures.draw(x, rows, best.bins, x.args.keys.eps)
         if #x.args.keys.momentum > 1 then
