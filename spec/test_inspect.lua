@@ -125,6 +125,14 @@ function TestInspect:test_looks_at_long_arrays_in_pieces()
     end
 end
 
+function TestInspect:test_names_the_arrays_that_are_not_read()
+    self.folder:write("b.npz", bytes.zip { { name = "x.npy", data = bytes.npy {} },
+        { name = "names.npy", data = bytes.npy { descr = "|S3" } } })
+    local output, status = self:run "b.npz"
+    lu.assertEquals(status, 0)
+    lu.assertStrContains(output, "warning         array 'names': dtype '|S3' is not read")
+end
+
 function TestInspect:test_a_sketch_file_tells_its_calls_and_what_it_answers()
     local one = samples.sketch_of({ bins = { 5, 10 } }, samples.class_batch({ 1, -2 }, { 0, 1 }))
     saved.write(self.folder.path .. "/x.sketch", { { name = "step_7", calls = { { sketch = one,

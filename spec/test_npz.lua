@@ -98,6 +98,28 @@ function TestNpz:test_ignores_members_that_are_no_npy_and_says_so()
     self:refuse({ member { name = "readme.txt" } }, nil, "without .npy members")
 end
 
+function TestNpz:test_passes_over_arrays_of_other_types_and_names_them_where_they_are_missed()
+    local words = bytes.npy { descr = "<U2", shape = "(2,)", data = ("P\0\0\0003\0\0\0"):rep(2) }
+    for _, method in ipairs { 0, DEFLATE } do
+        local path = self:write { member { name = "names.npy", data = words, method = method },
+            member() }
+        local file = bytes.read_all(path)
+        lu.assertEquals({ file.names, #file.unread, file.unread[1].name }, { { "x" }, 1, "names" })
+        bytes.assert_refused({ "no array 'names'",
+            "it holds x; not read: names (dtype '<U2' is not read)" }, file.get, file, "names")
+        self:refuse({ member { data = words, method = method } }, nil, "'x'", "dtype '<U2'")
+    end
+    for _, descr in ipairs { "<u4", "<c8", "|S5", "<M8[s]", ">m8[ns]", "<f16", "|V3" } do
+        local data = bytes.npy { descr = descr, shape = "(2,)", data = ("\0"):rep(64) }
+        local file = dump.open(self:write { member { name = "a.npy", data = data }, member() })
+        lu.assertStrContains(file.unread[1].reason, ("dtype '%s' is not read"):format(descr))
+    end
+    for _, descr in ipairs { "|O", "f", "<", "!f4", "|f4", "", "<q" } do -- refused with all others
+        local odd = member { name = "a.npy", data = bytes.npy { descr = descr } }
+        self:refuse({ odd, member() }, nil, "array 'a'")
+    end
+end
+
 function TestNpz:test_reads_an_archive_with_a_comment()
     local file = dump.open(self:write({ member() }, { comment = "made by hand" }))
     lu.assertEquals(file.names, { "x" })

@@ -5,8 +5,8 @@ local ffi = require "ffi"
 local fault = require "ghm.fault"
 local mapfile = require "ghm.dumps.mapfile"
 local natural = require "ghm.dumps.natural"
-local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
+local roles = require "ghm.dumps.roles"
 
 ffi.cdef [[
 typedef struct {
@@ -28,7 +28,8 @@ local M = {}
 --   open(file, opts)   mapfile -> list of { name, dtype, shape, n, bytes, stored, offset,
 --                      read() -> array,
 --                      pieces() -> function(count) -> the next count elements as a list, in C
---                      order; a count of 0 lets go of what was given last }, list of warnings
+--                      order; a count of 0 lets go of what was given last }, list of warnings,
+--                      nil or a list of { name, reason } of arrays that are not read
 local readers = {
     require "ghm.dumps.npy", require "ghm.dumps.pt", require "ghm.dumps.npz",
     require "ghm.dumps.safetensors",
@@ -130,7 +131,8 @@ File.__index = File
 -- Opens a dump and reads its directory, no data.
 --   opts.check_crc   check the CRC of stored members too when they are read
 -- -> { path, format, names (list, in the file's order), entries (name -> { dtype, shape, n, bytes,
--- stored = "mapped" | "inflated" | "converted", offset }), warnings (list of lines) }.
+-- stored = "mapped" | "inflated" | "converted", offset }), unread (nil or list of { name, reason },
+-- arrays of words, dates, ...), warnings (list of lines) }.
 -- Fault "dump": anything malformed, in one line.
 function M.open(path, opts)
     local file = mapfile.open(path)
@@ -140,7 +142,7 @@ function M.open(path, opts)
             local self = setmetatable({ path = path, format = reader.format, names = {},
                 entries = {}, cache = {}, source = file }, File)
             local entries
-            entries, self.warnings = reader.open(file, opts or {})
+            entries, self.warnings, self.unread = reader.open(file, opts or {})
             for k, entry in ipairs(entries) do
                 self.names[k] = entry.name
                 self.entries[entry.name] = entry
@@ -152,18 +154,11 @@ function M.open(path, opts)
         formats)
 end
 
-local function no_array(self, name)
-    local near = nearest.find(name, self.names)
-    fault.raise("dump", "%s", (("%s: no array '%s'%s; it holds %s"):format(self.path, name,
-        near and (", did you mean '%s'?"):format(near) or "", table.concat(self.names, ", "))
-        :gsub("%c", "?")))
-end
-
 -- The array of that name, read at the first call and kept until close() or its :free(). Mapped
 -- arrays are read-only and stay valid after close(). Fault "dump": no such array, damaged data, a
 -- file that has shrunk.
 function File:get(name)
-    local entry = self.entries[name] or no_array(self, name)
+    local entry = self.entries[name] or roles.no_array(self, name)
     local a = self.cache[name]
     if not a or not a.ptr then
         a = entry.read()

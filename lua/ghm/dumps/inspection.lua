@@ -90,6 +90,15 @@ local function uses_of(name, losses)
     return played, #played == 0 and (reason or "no usual name") or nil
 end
 
+-- What the reader warned of, and the arrays that it does not read.
+local function warnings_of(file)
+    local lines = { unpack(file.warnings) }
+    for _, unread in ipairs(file.unread or {}) do
+        lines[#lines + 1] = ("array '%s': %s"):format(unread.name, unread.reason)
+    end
+    return lines
+end
+
 -- Reads a whole dump, every CRC checked, one piece of one array at a time -> { path, format,
 -- warnings (lines),
 --   arrays = list of { name, dtype, shape, n, bytes, stored, min, max, mean, zeros, nonfinite,
@@ -99,7 +108,7 @@ end
 function M.inspect(path)
     clib.check(clib.C.ghm_interrupt_catch())
     local file = dump.open(path, { check_crc = true })
-    local found = { path = path, format = file.format, warnings = file.warnings, arrays = {},
+    local found = { path = path, format = file.format, warnings = warnings_of(file), arrays = {},
         losses = {} }
     for _, task in ipairs(M.tasks) do
         local calls, problem = calls_of(file, task)

@@ -9,23 +9,30 @@ local M = { format = "npy", extensions = { "npy" } }
 local MAGIC = "\147NUMPY"
 local HEADER_LIMIT = 10000 -- NumPy's own
 
+M.EXPECTED = ("expected one of %s with '<' or '>'"):format(
+    (table.concat(array.dtypes, " "):gsub("bf16 ", "")))
+
 -- Whether a file that begins with the string `head` is of this format.
 function M.claims(head)
     return head:sub(1, #MAGIC) == MAGIC
 end
 
--- 'descr' of NumPy -> dtype, whether its bytes are in big-endian order; refuses other types.
+-- 'descr' of NumPy -> dtype, whether its bytes are in big-endian order; or nil and why elements of
+-- that type are not read. Refuses objects, and what is no type.
 local function read_descr(descr, refuse)
-    local order, kind = descr:match "^([<>|=])(%l%d)$"
+    local order, kind, unit = descr:match "^([<>|=])(%a%d+)(%[?%w*%]?)$"
     if descr:find "O" then
         refuse("object elements are refused: reading them could run code")
-    elseif not order or not array.itemsize[kind] then
-        refuse("dtype '%s' is not read, expected one of %s with '<' or '>'", descr:sub(1, 40),
-            table.concat(array.dtypes, " "):gsub("bf16 ", ""))
-    elseif order == "|" and array.itemsize[kind] > 1 then
+    elseif order == "|" and (array.itemsize[kind] or 1) > 1 then
         refuse("dtype '%s' has no byte order", descr)
+    elseif unit == "" and array.itemsize[kind] then
+        return kind, order == ">"
     end
-    return kind, order == ">"
+    local reason = ("dtype '%s' is not read"):format(descr:sub(1, 40))
+    if not (kind or ""):find "^[fiucbUSVMm]" then
+        refuse("%s, %s", reason, M.EXPECTED)
+    end
+    return nil, reason
 end
 
 -- The inside of a tuple of integers -> list.
@@ -100,7 +107,8 @@ end
 --   take(n)             the next n bytes as a string; refuses by itself when there are fewer
 --   size                bytes of header and elements together
 --   refuse(reason, ...) throws; called for everything that is malformed
--- -> the elements as ghm.dumps.elements describes them, with start: the bytes of the header
+-- -> the elements as ghm.dumps.elements describes them, with start: the bytes of the header; or nil
+-- and why elements of that type are not read
 function M.header(take, size, refuse)
     local lead = take(8)
     local major, minor = lead:byte(7, 8)
@@ -119,6 +127,9 @@ function M.header(take, size, refuse)
     local info = { start = start, shape = read_shape(dict.shape, refuse) }
     local swapped
     info.dtype, swapped = read_descr(dict.descr, refuse)
+    if not info.dtype then
+        return nil, swapped
+    end
     info.swapped = swapped and array.itemsize[info.dtype] > 1
     info.n, info.bytes = elements.measure(info.dtype, info.shape)
     if not info.n then
@@ -132,25 +143,31 @@ function M.header(take, size, refuse)
 end
 
 -- An entry for an array that lies uncompressed in `file` (mapfile), its header at byte `at`, with
--- `size` bytes in all; the bytes of its header.
+-- `size` bytes in all, and the bytes of its header; or nil and why such elements are not read.
 function M.entry(file, name, at, size)
     local taken = 0
     local function refuse(reason, ...)
         file:refuse(name, at + taken, reason, ...)
     end
-    local info = M.header(function(n)
+    local info, reason = M.header(function(n)
         if n > size - taken then
             refuse("%d bytes of header expected, %.0f are left", n, size - taken)
         end
         taken = taken + n
         return file:read(at + taken - n, n, name)
     end, size, refuse)
+    if not info then
+        return nil, reason
+    end
     return elements.entry(file, name, info, at + info.start), info.start
 end
 
 -- The reader of a lone .npy -> list of one entry, named by the file's stem; list of warnings.
 function M.open(file)
-    local entry = M.entry(file, file:stem(), 0, file.size)
+    local entry, reason = M.entry(file, file:stem(), 0, file.size)
+    if not entry then
+        file:refuse(file:stem(), 0, "%s, %s", reason, M.EXPECTED)
+    end
     local trailing = file.size - entry.offset - entry.bytes
     local warning = trailing > 0 and ("%.0f bytes after the array are ignored"):format(trailing)
     return { entry }, { warning or nil }

@@ -34,6 +34,9 @@ end
 
 local function stored_entry(file, name, member, opts)
     local entry, start = npy.entry(file, name, member.offset, member.size)
+    if not entry then
+        return nil, start
+    end
     check_size(file, name, member, start, entry.bytes)
     if opts.check_crc then
         elements.guard(entry, function()
@@ -43,12 +46,13 @@ local function stored_entry(file, name, member, opts)
     return entry
 end
 
--- Opens the member's stream and reads the array's header from it, nothing more.
+-- Opens the member's stream and reads the array's header from it, nothing more -> the stream, what
+-- npy.header gives.
 local function open_stream(file, name, member)
     local ptr, owner = file:map(member.offset, member.packed, name)
     local stream = inflate.open(ptr, member.packed, owner)
     local taken = 0
-    local info = npy.header(function(n)
+    return stream, npy.header(function(n)
         if n > member.size - taken then
             file:refuse(name, member.offset, "a member of %.0f bytes ends inside the .npy header",
                 member.size)
@@ -60,7 +64,6 @@ local function open_stream(file, name, member)
     end, member.size, function(reason, ...)
         file:refuse(name, member.offset, reason, ...)
     end)
-    return stream, info
 end
 
 -- The elements as they are inflated: function(count) -> the next count of them. The compressed
@@ -117,8 +120,11 @@ local function ordered_pieces(file, name, member, info)
 end
 
 local function inflated_entry(file, name, member)
-    local stream, info = open_stream(file, name, member)
+    local stream, info, reason = open_stream(file, name, member)
     stream:close()
+    if not info then
+        return nil, reason
+    end
     check_size(file, name, member, info.start, info.bytes)
     local function pieces()
         return ordered_pieces(file, name, member, info)
@@ -136,24 +142,27 @@ local function inflated_entry(file, name, member)
     }
 end
 
--- The reader -> list of entries, list of warnings.
+-- The reader -> list of entries, list of warnings, list of { name, reason } of what is not read.
 -- opts.check_crc: check stored members too when they are read.
 function M.open(file, opts)
-    local entries, warnings = {}, {}
+    local entries, warnings, unread = {}, {}, {}
     for _, member in ipairs(zip.members(file)) do
         local name = member.name:match "^(.+)%.npy$"
         if not name then
             warnings[#warnings + 1] = ("member '%s' is no .npy and is ignored"):format(member.name)
-        elseif member.method == 0 then
-            entries[#entries + 1] = stored_entry(file, name, member, opts)
         else
-            entries[#entries + 1] = inflated_entry(file, name, member)
+            local make = member.method == 0 and stored_entry or inflated_entry
+            local entry, reason = make(file, name, member, opts)
+            entries[#entries + 1] = entry
+            unread[#unread + 1] = not entry and { name = name, reason = reason } or nil
         end
     end
-    if #entries == 0 then
+    if #entries == 0 and unread[1] then
+        file:refuse(unread[1].name, nil, "%s, %s", unread[1].reason, npy.EXPECTED)
+    elseif #entries == 0 then
         file:refuse(nil, nil, "an archive without .npy members, expected arrays")
     end
-    return entries, warnings
+    return entries, warnings, unread
 end
 
 return M

@@ -39,7 +39,7 @@ function Machine:number(size)
     return uint(self:take(size), 0, size)
 end
 
--- A two's complement number.
+-- A two's complement number; beyond 2^53 rounded, perhaps to infinity.
 function Machine:signed(size)
     local bytes = self:take(size)
     if size == 0 or bytes:byte(size) < 128 then
@@ -174,11 +174,7 @@ local operations = {
     ["M"] = function(self) self:push(self:number(2)) end, -- BININT2
     ["J"] = function(self) self:push(self:signed(4)) end, -- BININT
     ["\138"] = function(self) -- LONG1
-        local size = self:number(1)
-        if size > 8 then
-            self:fail("an integer of %d bytes, expected at most 8", size)
-        end
-        self:push(self:signed(size))
+        self:push(self:signed(self:number(1)))
     end,
     ["G"] = function(self) -- BINFLOAT
         self:take(8)

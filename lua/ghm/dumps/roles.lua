@@ -49,11 +49,21 @@ local function refuse(file, reason, ...)
     fault.raise("dump", "%s", ((file.path .. ": " .. reason):format(...):gsub("%c", "?")))
 end
 
--- Refuses a name that the user gave.
-local function no_array(file, name, level)
+-- "logits, target; not read: names (dtype '<U5' is not read, ...)"
+local function contents(file)
+    local unread = {}
+    for k, array in ipairs(file.unread or {}) do
+        unread[k] = ("%s (%s)"):format(array.name, array.reason)
+    end
+    return table.concat(file.names, ", ")
+        .. (#unread > 0 and "; not read: " .. table.concat(unread, ", ") or "")
+end
+
+-- Refuses a name that the user gave and that is no array of the open dump, or of a level in it.
+function M.no_array(file, name, level)
     local near = nearest.find(name, file.names)
     refuse(file, "no array '%s'%s%s; it holds %s", name, level and " of level " .. level or "",
-        near and (", did you mean '%s'?"):format(near) or "", table.concat(file.names, ", "))
+        near and (", did you mean '%s'?"):format(near) or "", contents(file))
 end
 
 -- The name of the array that plays a role (a key of M.usual): `wanted`, the user's own choice, or
@@ -67,7 +77,7 @@ function M.find(file, role, wanted, level)
             return found
         end
     end
-    return wanted and not level and no_array(file, wanted) or nil
+    return wanted and not level and M.no_array(file, wanted) or nil
 end
 
 -- The arrays of one call -> { pred, target or labels, weight, level }. A dense target is preferred
@@ -89,14 +99,13 @@ local function call_of(file, task, wanted)
         names.target, names.labels = targets()
     end
     if level and wanted.pred and not names.pred then
-        no_array(file, wanted.pred, level)
+        M.no_array(file, wanted.pred, level)
     elseif not names.pred or not (names.target or names.labels) then
         local boxes, of = task == "regression", level and " of level " .. level or ""
         local missing = not names.pred and (boxes and "predictions" or "logits")
             or (boxes and "targets" or "targets or labels")
         refuse(file, "no array looks like %s%s; it holds %s: name one with --%s", missing, of,
-            table.concat(file.names, ", "),
-            not names.pred and (boxes and "pred" or "logits") or "target")
+            contents(file), not names.pred and (boxes and "pred" or "logits") or "target")
     end
     return names
 end

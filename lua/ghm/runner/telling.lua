@@ -36,7 +36,11 @@ function M.heading(calls, args)
     lines[#lines + 1] = ("%s  weight: %s"):format(names.target and "target: " .. names.target
         or ("labels: %s, %s"):format(names.labels, names.base), names.weight or "none")
     if args.verbose then
-        for _, call in ipairs(calls) do
+        for k, call in ipairs(calls) do
+            local is_next = k == 1 or calls[k - 1].step ~= call.step
+            for _, warning in ipairs(is_next and call.step.warnings or {}) do
+                lines[#lines + 1] = ("  %s: warning: %s"):format(call.step.name, warning)
+            end
             lines[#lines + 1] = ("  %s: %s"):format(call.step.name, shape_text(call))
             for _, note in ipairs(call.notes) do
                 lines[#lines + 1] = "    " .. note
