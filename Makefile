@@ -118,11 +118,15 @@ fuzz:
 	@$(DEPS) run test
 	luajit spec/fuzz.lua $(or $(N),100000) $(or $(SEED),1)
 
+# What has passes of its own, and what goes to the default device, which is the GPU if there is one.
+on_gpu = cuda_build cuda_sketch cuda_passes core_sketch core_gradient core_dtypes core_edges \
+         core_hostile golden exact_density synth losses
+
 ## test-cuda: the specs of the CUDA backend, on a GPU (GHM_REQUIRE_CUDA=1: none is a failure)
 test-cuda:
 	@$(DEPS) run test
 	@$(MAKE) --no-print-directory lib emulated
-	@luajit spec/run.lua -v $(or $(T),$(patsubst spec/test_%.lua,%,$(wildcard spec/test_cuda*.lua)))
+	@luajit spec/run.lua -v $(or $(T),$(on_gpu))
 
 ## cuda-info: what CUDA was found, what GPU, and what each kernel takes of it
 cuda-info:

@@ -181,12 +181,12 @@ int32_t ghm_device_threads(const ghm_device *device);
 
 /* Memory where the device computes: arrays of a batch and outputs that lie there are used in place,
  * all others are copied piece by piece. On "cpu" it is ordinary memory. Contents are undefined at
- * first; the device must outlive it. GHM_E_MEMORY where there is not so much. */
+ * first; the device lives on until it is freed. GHM_E_MEMORY where there is not so much. */
 int ghm_memory_new(ghm_device *device, int64_t bytes, void **out);
 void ghm_memory_free(ghm_device *device, void *memory);
 /* bytes from one place to another, each ordinary memory or the device's. */
 int ghm_memory_copy(ghm_device *device, void *to, const void *from, int64_t bytes);
-/* Seconds from the beginning to the end of the last pass, by the device's own clock. GHM_E_DEVICE on
+/* Seconds from the beginning to the end of the last pass or copy, by the device's own clock. GHM_E_DEVICE on
  * "cpu", which has none, and before the first pass. */
 int ghm_device_elapsed(ghm_device *device, double *seconds);
 

@@ -186,6 +186,7 @@ struct ghm_device {
     const ghm_backend *backend;
     void *state;
     int32_t threads;
+    _Atomic int references; /* its own and one of each piece of memory */
     char name[128];
 };
 

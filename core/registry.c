@@ -70,15 +70,23 @@ int ghm_device_open(const char *name, int32_t threads, ghm_device **out)
         free(device);
         return status;
     }
+    device->references = 1;
     *out = device;
     return GHM_OK;
+}
+
+static void drop(ghm_device *device)
+{
+    if (--device->references == 0) {
+        device->backend->close(device->state);
+        free(device);
+    }
 }
 
 void ghm_device_free(ghm_device *device)
 {
     if (device) {
-        device->backend->close(device->state);
-        free(device);
+        drop(device);
     }
 }
 
@@ -101,13 +109,16 @@ int ghm_memory_new(ghm_device *device, int64_t bytes, void **out)
                                 : "bytes",
                         device && out ? "below 0" : "NULL");
     }
-    return device->backend->memory_new(device->state, (size_t)bytes, out);
+    GHM_TRY(device->backend->memory_new(device->state, (size_t)bytes, out));
+    device->references++;
+    return GHM_OK;
 }
 
 void ghm_memory_free(ghm_device *device, void *memory)
 {
     if (device && memory) {
         device->backend->memory_free(device->state, memory);
+        drop(device);
     }
 }
 

@@ -65,7 +65,11 @@ static int memory_copy(void *state, void *to, const void *from, size_t bytes)
 {
     cuda_state *cuda = state;
     CUDA_TRY(cuda, "choosing the device", cudaSetDevice(cuda->index));
-    CUDA_TRY(cuda, "copying an array", cudaMemcpy(to, from, bytes, cudaMemcpyDefault));
+    CUDA_TRY(cuda, "copying an array", cudaEventRecord(cuda->began, cuda->work));
+    CUDA_TRY(cuda, "copying an array",
+             cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda->work));
+    CUDA_TRY(cuda, "copying an array", cudaEventRecord(cuda->ended, cuda->work));
+    CUDA_TRY(cuda, "copying an array", cudaStreamSynchronize(cuda->work));
     return GHM_OK;
 }
 

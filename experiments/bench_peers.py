@@ -73,7 +73,7 @@ def ghmc_without_sync(pred, target, weight, bins):
     tot = valid.sum().clamp(min=1)
     edges = edges_of(bins, 1e-6)
     weights = torch.zeros_like(g)
-    n = torch.zeros((), dtype=torch.int64)
+    n = torch.zeros((), dtype=torch.int64, device=pred.device)
     for low, high in zip(edges, edges[1:]):
         inside = (g >= low) & (g < high) & valid
         count = inside.sum()
@@ -151,7 +151,8 @@ def function_of(request):
 def answer(request):
     action = request["do"]
     if action == "hello":
-        return {"torch": torch.__version__ if torch else False, "numpy": np.__version__}
+        return {"torch": torch.__version__ if torch else False, "numpy": np.__version__,
+                "cuda": bool(torch and torch.cuda.is_available())}
     if action == "drop":
         arrays.clear()
         tensors.clear()
@@ -164,13 +165,16 @@ def answer(request):
         for name, a in request["arrays"].items():
             arrays[name] = np.fromfile(a["path"], np.float32).reshape(a["shape"])
             if torch:
-                tensors[name] = torch.from_numpy(arrays[name])
+                tensors[name] = torch.from_numpy(arrays[name]).to(request.get("device") or "cpu")
         return {}
     if action == "time":
         run = function_of(request)
+        finish = torch.cuda.synchronize if torch and torch.cuda.is_available() else lambda: None
+        finish()
         begun = time.perf_counter()
         for _ in range(request["calls"]):
             value = run()
+        finish()
         seconds = time.perf_counter() - begun
         return {"seconds": seconds, "value": float(value)}
     raise ValueError(f"unknown request {action!r}")

@@ -3,6 +3,7 @@
 
 local lu = require "luaunit"
 local clib = require "ghm.clib"
+local cuda = require "on_cuda"
 local device = require "ghm.device"
 local posix = require "ghm.posix"
 local report = require "kernel_report"
@@ -55,6 +56,33 @@ function TestCudaBuild.test_no_kernel_spills_registers_to_memory()
         -- more, and fewer threads than its launch asks for fit a multiprocessor
         lu.assertTrue(kernel.registers <= (kernel.name:find "^ghm_sketch" and 64 or 128), name)
     end
+end
+
+-- A few of the specs below NVIDIA's checkers, which need a GPU themselves.
+for _, tool in ipairs { "memcheck", "racecheck" } do
+    TestCudaBuild["test_" .. tool .. "_finds_nothing"] = function()
+        cuda.device()
+        lu.skipIf(select(2, run "command -v compute-sanitizer") ~= 0, "no compute-sanitizer here")
+        local out, status = run("compute-sanitizer --error-exitcode 9 --tool " .. tool
+            .. " luajit spec/run.lua TestCudaSketch.test_classes_of_every_size"
+            .. " TestCudaSketch.test_soft_targets_of_every_size TestCudaSketch.test_any_edges"
+            .. " TestCudaPasses.test_gradients_of_every_form_of_batch"
+            .. " TestCudaPasses.test_exact_densities")
+        lu.assertEquals(status, 0, out)
+        lu.assertStrContains(out, "5 passed, 0 failed, 0 skipped")
+    end
+end
+
+-- A script sees no difference but the device's name: synthetic data made, kept and read there.
+function TestCudaBuild.test_a_script_answers_the_same_on_the_emulated_device()
+    local library = root .. "/build/emulated/libghm.so"
+    lu.skipIf(os.getenv "GHM_LIBRARY" or not io.open(library),
+        "build/emulated/libghm.so is not built: make emulated")
+    local command = "luajit experiments/sweep_bins.lua synth:detector,rows=99,cols=7 -q --csv -"
+        .. " bins=5,30 -o " .. posix.quote(os.tmpname() .. "-runs") .. " --device "
+    local out, status = run("GHM_LIBRARY=" .. posix.quote(library) .. " " .. command .. "cuda")
+    lu.assertEquals({ out, status }, { run(command .. "cpu") })
+    lu.assertEquals(status, 0, out)
 end
 
 -- The specs of the CUDA backend, and those of the core whose passes go to the default device.

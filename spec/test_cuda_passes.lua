@@ -7,6 +7,7 @@ local batches = require "ghm.batch"
 local clib = require "ghm.clib"
 local close = require "close"
 local cuda = require "on_cuda"
+local device = require "ghm.device"
 local ffi = require "ffi"
 local samples = require "samples"
 
@@ -146,8 +147,8 @@ local function synth(where, task, name, rows, cols, memory)
     for k = 1, 3 do
         made[k] = memory(rows * cols)
     end
-    clib.check(C.ghm_synth(where, task, mixture, 7, 3, rows, cols, made[1].ptr, made[2].ptr,
-        made[3].ptr))
+    clib.check(C.ghm_synth(where, task, mixture, 7, 3, rows, cols, made[1].remote or made[1].ptr,
+        made[2].remote or made[2].ptr, made[3].remote or made[3].ptr))
     return made
 end
 
@@ -168,19 +169,23 @@ function TestCudaPasses.test_synthetic_batches_have_the_same_bits()
     end
 end
 
+local function still_works()
+    cuda.same_sketch(spec, samples.class_batch(samples.detector(700)))
+end
+
 -- -- memory of the device -------------------------------------------------------------------------
 
--- f4 memory on the device, freed by the collector. `skip` elements before it stay unused.
+-- `skip` elements before it stay unused.
 local function on_device(n, skip)
-    local out, size = clib.place "void *", 4 * (n + (skip or 0))
-    clib.check(C.ghm_memory_new(cuda.device(), size, out))
-    local owner = ffi.gc(out[0], function(memory) C.ghm_memory_free(cuda.device(), memory) end)
-    return array.view(ffi.cast("float *", owner) + (skip or 0), "f4", { n }, owner)
+    local all = device.array("f4", { n + (skip or 0) }, cuda.device())
+    all.n, all.shape = n, { n }
+    all.remote = ffi.cast("float *", all.remote) + (skip or 0)
+    return all
 end
 
 local function sent(a, skip)
     local there = on_device(a.n, skip)
-    clib.check(C.ghm_memory_copy(cuda.device(), there.ptr, a.ptr, 4 * a.n))
+    clib.check(C.ghm_memory_copy(cuda.device(), there.remote, a.ptr, 4 * a.n))
     return there
 end
 
@@ -196,11 +201,11 @@ function TestCudaPasses.test_what_lies_on_the_device_is_used_there_aligned_or_no
         one = samples.class_batch(there[1], t, w) -- the rest is copied
         lu.assertEquals(cuda.sketch(spec, one, cuda.device()):digest(), digest)
         local grad, places = on_device(n, skip), ffi.new "ghm_outputs"
-        places.grad = grad.ptr
+        places.grad = grad.remote
         clib.check(C.ghm_gradient(cuda.device(), one.c, C.GHM_BCE, 0, 0, 10, 1,
             ffi.new("double[10]", { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }), 0.5, 2, places))
         local back = array.new("f4", { n })
-        clib.check(C.ghm_memory_copy(cuda.device(), back.ptr, grad.ptr, 4 * n))
+        clib.check(C.ghm_memory_copy(cuda.device(), back.ptr, grad.remote, 4 * n))
         lu.assertTrue(ffi.string(back.ptr, 4 * n) == ffi.string(wanted.grad.ptr, 4 * n))
     end
 end
@@ -214,6 +219,33 @@ function TestCudaPasses.test_synthetic_batches_are_made_on_the_device()
             cuda.cpu()):digest())
 end
 
+-- Whoever asks for elements gets a copy; a pass on the CPU does.
+function TestCudaPasses.test_arrays_on_the_device_are_fetched_when_someone_looks()
+    local x, t, w = samples.detector(777)
+    local there = sent(x)
+    lu.assertTrue(array.is(there))
+    lu.assertEquals(tostring(there), "f4[777]")
+    lu.assertEquals(there:get(776), x:get(776))
+    samples.refused("usage", { "read-only" }, there.set, there, 0, 1)
+    lu.assertEquals(there:convert("f2"):totable(), x:convert("f2"):totable())
+    there:free()
+    there:free()
+    lu.assertNil(there.ptr)
+    local wanted = cuda.sketch(spec, samples.class_batch(x, t, w), cuda.cpu()):digest()
+    local one = samples.class_batch(sent(x), sent(t), sent(w))
+    lu.assertEquals(cuda.sketch(spec, one, cuda.cpu()):digest(), wanted)
+    lu.assertEquals(cuda.sketch(spec, one, cuda.device()):digest(), wanted)
+end
+
+-- Memory keeps its device, whatever order they are let go in.
+function TestCudaPasses.test_memory_outlives_the_handle_of_its_device()
+    local own = device.open("cuda", 1)
+    local kept = device.array("f4", { 100 }, own)
+    C.ghm_device_free(ffi.gc(own, nil))
+    kept:free()
+    still_works()
+end
+
 function TestCudaPasses.test_the_last_pass_is_timed_by_the_device()
     local seconds = ffi.new "double[1]"
     cuda.sketch(spec, samples.class_batch(samples.detector(100)), cuda.device())
@@ -222,10 +254,6 @@ function TestCudaPasses.test_the_last_pass_is_timed_by_the_device()
 end
 
 -- -- what fails leaves the device as it was -------------------------------------------------------
-
-local function still_works()
-    cuda.same_sketch(spec, samples.class_batch(samples.detector(700)))
-end
 
 function TestCudaPasses.test_memory_that_is_not_there()
     local out = clib.place "void *"
@@ -263,5 +291,5 @@ end
 
 function TestCudaPasses.test_a_device_that_is_not_there()
     samples.refused("device", { "cuda:63: there", "devices, counted from 0" },
-        require("ghm.device").open, "cuda:63")
+        device.open, "cuda:63")
 end

@@ -7,7 +7,8 @@
 --   shape     list of plain numbers, {} for a scalar
 --   n         number of elements
 --   owner     whatever keeps the memory alive
---   readonly  true where writing would fault: a mapped file
+--   readonly  true where writing is refused: a mapped file, the memory of a device
+--   remote    of an array on a device: pointer there; asking for ptr fetches a copy (device.array)
 
 local ffi = require "ffi"
 local fault = require "ghm.fault"
@@ -146,7 +147,7 @@ function Array:set(i, v)
     check_alive(self)
     check_index(self, i)
     if self.readonly then
-        fault.raise("usage", "%s lies in a file and is read-only: convert '%s' makes a copy",
+        fault.raise("usage", "%s lies elsewhere and is read-only: convert '%s' makes a copy",
             tostring(self), self.dtype)
     end
     self.ptr[i] = kinds[self.dtype].encode(v)
@@ -231,19 +232,44 @@ end
 -- Gives the memory back at once; its views must not be used afterwards. On a view: lets go of the
 -- owner. Freeing twice is harmless.
 function Array:free()
-    if self.ptr and self.heap then
+    local release, ptr = rawget(self, "release"), rawget(self, "ptr")
+    if release then
+        release()
+    elseif ptr and self.heap then
         C.free(ffi.gc(self.owner, nil))
     end
-    self.ptr, self.owner = nil, nil
+    self.ptr, self.owner, self.remote, self.fetch, self.release = nil, nil, nil, nil, nil
 end
 
 function Array:__tostring()
     return self.dtype .. M.shape_text(self.shape)
 end
 
+-- Arrays whose elements lie where this process cannot look at them.
+local Remote = { __tostring = Array.__tostring }
+
+function Remote.__index(self, key)
+    local fetch = key == "ptr" and rawget(self, "fetch")
+    if not fetch then
+        return Array[key]
+    end
+    local here = M.new(self.dtype, self.shape)
+    fetch(here.ptr)
+    self.ptr, self.owner, self.fetch = here.ptr, here, nil
+    return here.ptr
+end
+
+-- An array at `pointer`, which only passes of the device can use. fetch(here) copies its elements
+-- to memory here, once, when someone asks for them; release() gives the memory there back.
+function M.remote(pointer, dtype, shape, fetch, release)
+    return setmetatable({ remote = pointer, dtype = dtype, shape = shape, n = M.count(shape),
+        readonly = true, fetch = fetch, release = release }, Remote)
+end
+
 -- Whether a value is an array.
 function M.is(value)
-    return getmetatable(value) == Array
+    local kind = getmetatable(value)
+    return kind == Array or kind == Remote
 end
 
 return M

@@ -137,9 +137,21 @@ function M.fill(layout, arrays, rows)
     for use, dtype in pairs(layout.as) do
         local a = arrays[use].dtype == dtype and arrays[use] or arrays[use]:convert(dtype)
         local field = use == "labels" and "target" or use
-        used[use], c[field], c[field .. "_dtype"] = a, a.ptr, readable[use][dtype]
+        local place = a.remote or a.ptr
+        used[use], c[field], c[field .. "_dtype"] = a, place, readable[use][dtype]
     end
     return c, used
+end
+
+-- The ghm_batch of a batch or block, for code that reads the memory of this process: arrays on a
+-- device are fetched, for good.
+function M.here(one)
+    for use, a in pairs(one.arrays) do
+        if a.remote then
+            one.c[use == "labels" and "target" or use] = a.ptr
+        end
+    end
+    return one.c
 end
 
 local Batch = {}

@@ -1,5 +1,6 @@
 -- Devices: where passes run. One default device is opened when first needed.
 
+local array = require "ghm.array"
 local clib = require "ghm.clib"
 local ffi = require "ffi"
 
@@ -28,6 +29,30 @@ end
 
 function M.threads(device)
     return C.ghm_device_threads(device or M.default())
+end
+
+-- Whether passes of a device read the memory of this process.
+function M.is_here(device)
+    return M.name(device):find "^cpu " ~= nil
+end
+
+-- An array in the memory where a device computes (the default one unless given): passes there use
+-- it without a copy, and asking for its elements here makes one. On "cpu" it is an ordinary array.
+function M.array(dtype, shape, device)
+    device = device or M.default()
+    if M.is_here(device) then
+        return array.new(dtype, shape)
+    end
+    local bytes, out = array.count(shape) * array.itemsize[dtype], clib.place "void *"
+    clib.check(C.ghm_memory_new(device, bytes, out))
+    local memory = ffi.gc(out[0], function(pointer)
+        C.ghm_memory_free(device, pointer)
+    end)
+    return array.remote(memory, dtype, shape, function(here)
+        clib.check(C.ghm_memory_copy(device, here, memory, bytes))
+    end, function()
+        C.ghm_memory_free(device, ffi.gc(memory, nil))
+    end)
 end
 
 return M

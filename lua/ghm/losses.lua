@@ -189,7 +189,9 @@ function Loss:elements(what)
     local out = array.new("f4", batch.shape)
     local places = ffi.new "ghm_outputs"
     places[what] = out.ptr
-    clib.check(C.ghm_gradient(self.options.device or device.default(), batch.c,
+    local where = self.options.device or device.default()
+    local c = device.is_here(where) and batches.here(batch) or batch.c
+    clib.check(C.ghm_gradient(where, c,
         sketches.functions[self.kind.own], self.a, self.b, self.config.bins, self.config.mu or 1,
         call.beta, call.grad_scale, self.config.loss_weight, places))
     return out

@@ -7,6 +7,7 @@
 -- Per-interval answers are cdata arrays indexed from 0 and are remembered until the sketch changes,
 -- so a sweep asks for each function once.
 
+local batches = require "ghm.batch"
 local clib = require "ghm.clib"
 local declared = require "ghm.declared"
 local device = require "ghm.device"
@@ -108,7 +109,8 @@ local function pass(sketch, batch, ignore, where)
     local facts, total, last = ffi.new "ghm_facts", ffi.new "ghm_facts", nil
     total.first_nonfinite, total.first_soft, total.first_bad_label = -1, -1, -1
     for block, row in batch:blocks() do
-        block.c.target_form, last = batch.form, block.c
+        last = device.is_here(where) and batches.here(block) or block.c
+        last.target_form = batch.form
         local status = C.ghm_sketch_add(where, pointer_of(sketch), last, ignore, facts)
         if not about_data[status] then
             return status, total

@@ -61,7 +61,7 @@ function M.margins(batch, form, opts)
     end
     local margins = array.new("f4", { batch.rows, per_row and 1 or batch.cols })
     local valid = array.new("u1", { batch.rows })
-    clib.check(C.ghm_softmax_margins(opts and opts.device or device.default(), batch.c,
+    clib.check(C.ghm_softmax_margins(opts and opts.device or device.default(), batches.here(batch),
         not per_row and margins.ptr or nil, per_row and margins.ptr or nil, valid.ptr),
         opts and opts.where)
     local parts = { logits = margins, weight = valid }
@@ -78,8 +78,8 @@ end
 -- d loss / d logits, f4 of the batch's shape, for a coefficient per sample of M.margins, f4 too.
 function M.gradient(batch, form, beta, scale, opts)
     local grad = array.new("f4", batch.shape)
-    clib.check(C.ghm_softmax_gradient(opts and opts.device or device.default(), batch.c, beta.ptr,
-        form ~= "each_class" and 1 or 0, scale, grad.ptr))
+    clib.check(C.ghm_softmax_gradient(opts and opts.device or device.default(),
+        batches.here(batch), beta.ptr, form ~= "each_class" and 1 or 0, scale, grad.ptr))
     return grad
 end
 

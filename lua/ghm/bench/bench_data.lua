@@ -35,10 +35,13 @@ local function synth(task, name, rows, cols)
         mixture[key] = value
     end
     local shape = { rows, cols }
-    local made = { pred = array.new("f4", shape), target = array.new("f4", shape),
-        weight = array.new("f4", shape) }
-    clib.check(C.ghm_synth(device.default(), task, mixture, SEED, 0, rows, cols, made.pred.ptr,
-        made.target.ptr, made.weight.ptr))
+    local made, at = {}, {}
+    for part in pairs { pred = true, target = true, weight = true } do
+        made[part] = device.array("f4", shape)
+        at[part] = made[part].remote or made[part].ptr
+    end
+    clib.check(C.ghm_synth(device.default(), task, mixture, SEED, 0, rows, cols, at.pred, at.target,
+        at.weight))
     return made
 end
 

@@ -46,14 +46,15 @@ local function expected(request, place, about)
 end
 
 -- Hands the arrays to the process, which then has them to itself.
-function M.load(child, place)
+-- device: "cuda" where PyTorch shall hold them on its GPU.
+function M.load(child, place, device)
     local arrays = {}
     for kind, batch in pairs { logits = place.data, boxes = place.boxes } do
         for part, path in pairs(data.write(batch, place.folder)) do
             arrays[kind .. "_" .. part] = { path = path, shape = batch.arrays.pred.shape }
         end
     end
-    local reply = child:ask { ["do"] = "load", arrays = arrays }
+    local reply = child:ask { ["do"] = "load", arrays = arrays, device = device }
     for _, a in pairs(arrays) do
         os.remove(a.path)
     end

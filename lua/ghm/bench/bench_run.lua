@@ -118,6 +118,10 @@ end
 -- args: of cli.parse; defaults: { python, script }. Returns the exit code. Gates that do not hold
 -- are told, they are no failure; a wrong result is one (fault "failed").
 function M.run(args, defaults)
+    if args.device and args.device:find "^cuda" then
+        return require("ghm.bench.bench_cuda").run(args, defaults,
+            args.sizes and sizes_of(args) or { 1e6, 1e7, 1e8 })
+    end
     local spec = { sizes = sizes_of(args), threads = threads_of(args), quick = args.quick,
         rounds = args.quick and QUICK_ROUNDS or nil, say = function(line)
             if not args.quiet then

@@ -7,7 +7,6 @@
 -- (detector, converged, fresh, uniform), or drift: fresh to converged over its steps. A batch has,
 -- beside what ghm.batch gives it, names (of its arrays) and level (of a feature pyramid, or nil).
 
-local array = require "ghm.array"
 local axis = require "ghm.runner.axis"
 local batch = require "ghm.batch"
 local blocks = require "ghm.dumps.blocks"
@@ -201,12 +200,13 @@ local function synth_steps(word, task, seed, calls)
         steps[k] = {
             name = ("%s step %d"):format(word:match "^[^,]+", k - 1),
             load = function()
-                local pred, target = array.new("f4", shape), array.new("f4", shape)
-                local weight = array.new("f4", shape)
+                local pred, target = device.array("f4", shape), device.array("f4", shape)
+                local weight = device.array("f4", shape)
                 local code = task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
                 clib.check(C.ghm_synth(device.default(), code, mixture,
                     rawget(settings, "seed") or seed or sizes.seed, k - 1, settings.rows,
-                    settings.cols, pred.ptr, target.ptr, weight.ptr), word)
+                    settings.cols, pred.remote or pred.ptr, target.remote or target.ptr,
+                    weight.remote or weight.ptr), word)
                 local names = { pred = "pred", target = "target", weight = "weight" }
                 local arrays = { pred = pred, logits = pred, target = target, weight = weight }
                 local made = task == "regression" and batch.regression(arrays)
