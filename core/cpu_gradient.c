@@ -1,6 +1,6 @@
 /* cpu_gradient.c - the gradient pass on the CPU: block by block, straight into the outputs. */
 #include "cpu.h"
-#include "formula.h"
+#include "slope.h"
 
 #include <float.h>
 #include <omp.h>
@@ -12,17 +12,13 @@
 /* Soft targets cancel near x = logit t, so they are done one by one in double. */
 static void soft_slope(const ghm_buffers *b, int n, const ghm_coefficients *c, ghm_results *out)
 {
-    double bins = (double)c->bins;
     for (int i = 0; i < n; i++) {
         out->grad[i] = out->beta[i] = out->norm[i] = out->loss[i] = 0;
         if (!(b->pw[i] > 0) || !isfinite(b->px[i]) || !isfinite(b->pt[i])) {
             continue;
         }
         double slope = ghm_soft_slope(b->px[i], b->pt[i]), g = fabs(slope);
-        int64_t j = (int64_t)(g * bins);
-        j = j >= c->bins ? c->bins - 1 : j;
-        j -= g < (double)j / bins;
-        j += j + 1 < c->bins && g >= (double)(j + 1) / bins;
+        int64_t j = ghm_soft_region(g, c->bins);
         out->grad[i] = (float)(c->grad_scale * c->beta[j] * slope);
         out->beta[i] = (float)c->beta[j];
         out->norm[i] = (float)g;

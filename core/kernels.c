@@ -6,7 +6,7 @@
  */
 #include "kernels.h"
 
-#include "formula.h"
+#include "slope.h"
 
 #include <float.h>
 
@@ -225,19 +225,16 @@ static inline float power(float g, float gamma)
     return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
 }
 
-/* The region of a key, exactly: g names the nearest edge, the key decides on which side of it. After
- * that, whether the sample counts goes into every output; selected, as an ignored one may hold NaN. */
+/* From slopes to outputs. Whether the sample counts goes into every one; selected, as an ignored one
+ * may hold NaN. */
 static void finish(const float *restrict key, const float *restrict w, int n,
                    const ghm_slopes *restrict slopes, ghm_results *restrict out)
 {
     const float *restrict thresholds = slopes->thresholds, *restrict beta = slopes->beta;
-    float bins = (float)slopes->bins, grad_scale = slopes->grad_scale;
-    float loss_scale = slopes->loss_scale;
+    float grad_scale = slopes->grad_scale, loss_scale = slopes->loss_scale;
+    int32_t bins = slopes->bins;
     for (int i = 0; i < n; i++) {
-        float g = out->norm[i] >= 0.0f ? out->norm[i] : 0.0f; /* NaN goes to region 0 */
-        int32_t edge = (int32_t)(g * bins + 0.5f);
-        edge = edge > slopes->bins ? slopes->bins : edge;
-        float b = beta[edge - (key[i] < thresholds[edge])];
+        float b = beta[ghm_region(key[i], out->norm[i], bins, thresholds)];
         out->beta[i] = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX) ? b : 0.0f;
     }
     for (int i = 0; i < n; i++) {
@@ -265,20 +262,19 @@ static void classes_slope(const float *restrict x, const float *restrict t, cons
         float sign = t[i] == 1.0f ? -1.0f : 1.0f;
         key[i] = sign * x[i];
         e[i] = ghm_exp_minus(fabsf(key[i]));
-        out->norm[i] = (key[i] >= 0.0f ? 1.0f : e[i]) / (1.0f + e[i]);
+        out->norm[i] = ghm_norm_of(key[i], e[i]);
         out->grad[i] = sign * out->norm[i];
     }
     for (int i = 0; slopes->with_loss && i < n; i++) {
-        out->loss[i] = (key[i] > 0.0f ? key[i] : 0.0f) + ghm_log1p_unit(e[i]);
+        out->loss[i] = ghm_bce_of(key[i], e[i]);
     }
     if (slopes->function == GHM_FOCAL) {
         for (int i = 0; i < n; i++) {
-            float g = out->norm[i], away = (key[i] >= 0.0f ? e[i] : 1.0f) / (1.0f + e[i]);
-            float sign = t[i] == 1.0f ? -1.0f : 1.0f;
-            float alpha = (float)ghm_focal_alpha(slopes->a, t[i] == 1.0f);
-            float weight = alpha * power(g, slopes->b);
-            out->grad[i] = sign * weight * (slopes->b * away * out->loss[i] + g);
-            out->loss[i] *= weight;
+            ghm_slope bce = {key[i], out->norm[i], out->grad[i], out->loss[i]};
+            ghm_slope focal = ghm_focal_slope(bce, e[i], t[i] == 1.0f ? -1.0f : 1.0f, slopes->a,
+                                              slopes->b, power(bce.norm, slopes->b));
+            out->grad[i] = focal.grad;
+            out->loss[i] = focal.loss;
         }
     }
     finish(key, w, n, slopes, out);
@@ -290,19 +286,18 @@ static void boxes_slope(const float *restrict pred, const float *restrict target
 {
     float key[GHM_BLOCK], mu = slopes->mu;
     for (int i = 0; i < n; i++) {
-        float d = pred[i] - target[i], a = fabsf(d);
-        float hi = a > mu ? a : mu, r = (a > mu ? mu : a) / hi; /* no overflow in the hypotenuse */
-        float hypotenuse = hi * sqrtf(1.0f + r * r);
-        key[i] = a;
-        out->norm[i] = a / hypotenuse;
-        out->grad[i] = d / hypotenuse;
-        out->loss[i] = a * (a / (hypotenuse + mu));
+        ghm_slope slope = ghm_asl1_slope(pred[i], target[i], mu);
+        key[i] = slope.key;
+        out->norm[i] = slope.norm;
+        out->grad[i] = slope.grad;
+        out->loss[i] = slope.loss;
     }
     if (slopes->function == GHM_SMOOTH_L1) {
         for (int i = 0; i < n; i++) {
-            float d = pred[i] - target[i], a = key[i], width = slopes->a;
-            out->loss[i] = a < width ? 0.5f * a * (a / width) : a - 0.5f * width;
-            out->grad[i] = a < width ? d / width : d > 0.0f ? 1.0f : -1.0f;
+            ghm_slope asl1 = {key[i], out->norm[i], out->grad[i], out->loss[i]};
+            ghm_slope slope = ghm_smooth_l1_slope(asl1, pred[i], target[i], slopes->a);
+            out->loss[i] = slope.loss;
+            out->grad[i] = slope.grad;
         }
     }
     finish(key, w, n, slopes, out);

@@ -17,30 +17,24 @@ typedef struct ghm_slope {
     float loss;
 } ghm_slope;
 
-/* A hard target: BCE. */
-GHM_INLINE ghm_slope ghm_bce_slope(float x, float t)
+/* Of a hard target with key s, from e = e^-|s|: g = sigmoid(s), and BCE = softplus(s). */
+GHM_INLINE float ghm_norm_of(float s, float e)
 {
-    float sign = t == 1.0f ? -1.0f : 1.0f, s = sign * x, e = ghm_exp_minus(fabsf(s));
-    float g = (s >= 0.0f ? 1.0f : e) / (1.0f + e);
-    ghm_slope slope = {s, g, sign * g, (s > 0.0f ? s : 0.0f) + ghm_log1p_unit(e)};
-    return slope;
+    return (s >= 0.0f ? 1.0f : e) / (1.0f + e);
 }
 
-/* g^gamma; odd powers in double, from ln g = -softplus(-s): no libm's pow, which nobody rounds alike. */
-GHM_INLINE float ghm_power(float s, float g, float gamma)
+GHM_INLINE float ghm_bce_of(float s, float e)
 {
-    return gamma == 2.0f ? g * g
-         : gamma == 1.0f ? g
-                         : (float)ghm_exp_minus_fine((double)gamma * ghm_softplus(-(double)s));
+    return (s > 0.0f ? s : 0.0f) + ghm_log1p_unit(e);
 }
 
-/* Focal, from BCE's slope of the same sample. */
-GHM_INLINE ghm_slope ghm_focal_slope(ghm_slope bce, float t, float alpha, float gamma)
+/* Focal of a hard target, from its BCE and sign = 1 - 2t; power = g^gamma. */
+GHM_INLINE ghm_slope ghm_focal_slope(ghm_slope bce, float e, float sign, float alpha, float gamma,
+                                     float power)
 {
-    float e = ghm_exp_minus(fabsf(bce.key));
-    float away = (bce.key >= 0.0f ? e : 1.0f) / (1.0f + e); /* 1 - g, without cancelling */
-    float weight = (float)ghm_focal_alpha(alpha, t == 1.0f) * ghm_power(bce.key, bce.norm, gamma);
-    bce.grad = (t == 1.0f ? -1.0f : 1.0f) * weight * (gamma * away * bce.loss + bce.norm);
+    float weight = (float)ghm_focal_alpha(alpha, sign < 0.0f) * power;
+    float away = ghm_norm_of(-bce.key, e); /* 1 - g, without cancelling */
+    bce.grad = sign * weight * (gamma * away * bce.loss + bce.norm);
     bce.loss *= weight;
     return bce;
 }

@@ -43,6 +43,15 @@ static __device__ __forceinline__ slope_out soft_slope(const job_slope &job, flo
     return out;
 }
 
+/* g^gamma; odd powers in double, from ln g = -softplus(-s), as CUDA's own pow spills registers. */
+static __device__ __forceinline__ float power(float s, float g, float gamma)
+{
+    return gamma == 2 ? g * g
+         : gamma == 1
+             ? g
+             : static_cast<float>(ghm_exp_minus_fine(double(gamma) * ghm_softplus(-double(s))));
+}
+
 template <slope_kind KIND>
 static __device__ __forceinline__ slope_out slope_of(const job_slope &job, float x, float t,
                                                      float w)
@@ -56,9 +65,11 @@ static __device__ __forceinline__ slope_out slope_of(const job_slope &job, float
             job, job.function == GHM_SMOOTH_L1 ? ghm_smooth_l1_slope(slope, x, t, job.a) : slope,
             w);
     }
-    ghm_slope slope = ghm_bce_slope(x, t);
+    float sign = t == 1 ? -1.0f : 1.0f, s = sign * x, e = ghm_exp_minus(fabsf(s));
+    float g = ghm_norm_of(s, e);
+    ghm_slope slope = {s, g, sign * g, ghm_bce_of(s, e)};
     if (job.function == GHM_FOCAL) {
-        slope = ghm_focal_slope(slope, t, job.a, job.b);
+        slope = ghm_focal_slope(slope, e, sign, job.a, job.b, power(s, g, job.b));
     }
     return hard_slope(job, slope, w);
 }
