@@ -228,7 +228,7 @@ static __device__ __forceinline__ uint32_t sum_before(uint32_t count, uint32_t *
     return before;
 }
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_count_cells(const job_take job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_count_cells(const job_take job)
 {
     for (uint32_t tile = blockIdx.x; tile < job.tiles; tile += gridDim.x) {
         uint32_t all = 0, first = tile * JOB_TILE + threadIdx.x * JOB_TAKE;
@@ -258,7 +258,7 @@ static __device__ __forceinline__ void take_tile(const job_take &job, uint32_t t
     }
 }
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_take_cells(const job_take job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_take_cells(const job_take job)
 {
     uint32_t base = 0, tile = 0;
     for (uint32_t mine = blockIdx.x; mine < job.tiles; mine += gridDim.x) {

@@ -114,17 +114,17 @@ template <slope_kind KIND> static __device__ __forceinline__ void slopes(const j
 
 extern "C" {
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_slope_classes(const job_slope job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_slope_classes(const job_slope job)
 {
     slopes<SLOPE_CLASSES>(job);
 }
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_slope_boxes(const job_slope job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_slope_boxes(const job_slope job)
 {
     slopes<SLOPE_BOXES>(job);
 }
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_slope_soft(const job_slope job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_slope_soft(const job_slope job)
 {
     slopes<SLOPE_SOFT>(job);
 }

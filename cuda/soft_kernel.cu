@@ -45,7 +45,7 @@ static __device__ __forceinline__ void add_in_order(const job_soft &job, double 
 
 extern "C" {
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_soft_chunks(const job_soft job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_soft_chunks(const job_soft job)
 {
     block_units units;
     units.low = reinterpret_cast<uint32_t *>(block_memory);
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(JOB_THREADS) ghm_soft_chunks(const job_soft jo
 }
 
 /* Adds the chunks of a wave to the sums, each interval by one thread. */
-__global__ void __launch_bounds__(JOB_THREADS) ghm_soft_fold(const job_soft job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_soft_fold(const job_soft job)
 {
     uint32_t i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < 3 * job.intervals) {

@@ -3,7 +3,7 @@
 
 extern "C" {
 
-__global__ void __launch_bounds__(JOB_THREADS) ghm_synth_samples(const job_synth job)
+__global__ void __launch_bounds__(JOB_THREADS, 4) ghm_synth_samples(const job_synth job)
 {
     uint32_t step = gridDim.x * blockDim.x;
     for (uint32_t i = blockIdx.x * blockDim.x + threadIdx.x; i < job.n; i += step) {
