@@ -181,7 +181,7 @@ function TestCudaSketch.test_what_is_not_finite_is_counted_and_found()
     local n = 9001
     for _, bad in ipairs { 0 / 0, math.huge, -math.huge } do
         local x, t, w = samples.detector(n)
-        for _, at in ipairs { 8999, 4097, 77 } do
+        for _, at in ipairs { 8999, 4097, 79, 78, 77 } do
             x.ptr[at], w.ptr[at] = bad, 1
         end
         w.ptr[5000] = bad
@@ -197,7 +197,7 @@ end
 
 function TestCudaSketch.test_targets_and_labels_out_of_range()
     local x, t, w = samples.detector(9001)
-    for _, at in ipairs { 9000, 4500, 33 } do
+    for _, at in ipairs { 9000, 4500, 34, 33 } do
         t.ptr[at], w.ptr[at] = 0.25, 1
     end
     same_outcome(samples.class_batch(x, t, w), clib.C.GHM_E_SOFT)
