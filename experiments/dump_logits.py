@@ -68,7 +68,7 @@ class LogitDump:
             raise FileExistsError(f"{folder} holds the steps of another run; append=True adds to it")
         self.folder, self.every, self.number = folder, every, start
         self.half, self.levels, self.format, self.compress = half, levels, format, compress
-        self.wait, self.left_out, self.error = wait, [], None
+        self.wait, self.left_out, self.error, self.told = wait, [], None, False
         self.arrays, self.calls, self.handles, self.devices = {}, [], [], set()
         self.queue = queue.Queue(room)
         self.thread = threading.Thread(target=self._write_all, name="LogitDump", daemon=True)
@@ -78,7 +78,7 @@ class LogitDump:
     @property
     def active(self):
         """Whether this step is recorded."""
-        return self.number % self.every == 0 and self.thread is not None
+        return self.number % self.every == 0 and self.thread is not None and self.error is None
 
     def record(self, level=None, **tensors):
         """Adds tensors to this step, under their names; level goes before them."""
@@ -101,6 +101,9 @@ class LogitDump:
 
     def step(self):
         """Ends a step: what was recorded goes to the writer."""
+        if self.error and not self.told:
+            self.told = True
+            warnings.warn(f"{self.folder}: no more steps are written: {self.error}")
         for calls in self.calls:
             for level, call in zip(self._levels(len(calls)), calls):
                 for name, tensor in call.items():
@@ -167,8 +170,7 @@ class LogitDump:
                 if self.error is None:
                     self._write(*step)
             except Exception as error:
-                self.error = error  # close() raises it; training goes on
-                warnings.warn(f"{self.folder}: no more steps are written: {error}")
+                self.error = error  # step() warns of it, close() raises it; training goes on
 
     def _write(self, number, arrays, copied):
         for event in copied:

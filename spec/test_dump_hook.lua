@@ -114,6 +114,7 @@ function TestDumpHook.test_a_slow_disk_costs_steps_that_are_told_or_time()
 end
 
 function TestDumpHook.test_a_failing_disk_leaves_no_half_file_and_training_goes_on()
+    lu.assertEquals(#said.broken_training, 1)
     lu.assertStrContains(said.broken_training[1], "no more steps are written: no space left")
     lu.assertStrContains(said.broken_close, "OSError: no space left")
     lu.assertEquals(#said.broken_files, 0)

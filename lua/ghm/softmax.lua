@@ -28,9 +28,8 @@ Blocks.__index = Blocks
 function Blocks:blocks()
     local next_block, one = self.logits:blocks(), nil
     return function()
-        if one then
-            one.arrays.pred:free()
-            one.arrays.weight:free()
+        for _, a in pairs(one and one.arrays or {}) do
+            a:free()
         end
         local block, row = next_block()
         local opts = { device = self.opts.device, where = self.opts.where }
