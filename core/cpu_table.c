@@ -37,10 +37,21 @@ int cpu_reserve_tables(cpu_state *cpu, size_t slots)
     return GHM_OK;
 }
 
+enum { STRIP = 8 }; /* slots looked at together: most of a table is empty */
+
+static inline bool is_empty(const ghm_pair *strip)
+{
+    ghm_pair any = {0, 0};
+    for (int i = 0; i < STRIP; i++) {
+        any |= strip[i];
+    }
+    return !(any[0] | any[1]);
+}
+
 /* Moves slots [first, first + n) of a group into cells; their pairs are zero afterwards. */
+GHM_CLONES
 static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *out)
 {
-    enum { LINE = 4 }; /* slots in a cache line; most lines of a table are empty */
     const uint64_t low = ((uint64_t)1 << GHM_COUNT_SHIFT) - 1;
     if (out->n + n + 1 > out->room) { /* one more: the loop writes before it knows */
         int64_t room = 2 * out->room + n + 1;
@@ -52,9 +63,8 @@ static int take_slots(ghm_pair *group, uint32_t first, uint32_t n, ghm_cells *ou
         out->room = room;
     }
     for (uint32_t slot = first, end = first + n, stop; slot < end; slot = stop) {
-        stop = slot + LINE < end ? slot + LINE : end;
-        if (stop - slot == LINE &&
-            !(group[slot][0] | group[slot + 1][0] | group[slot + 2][0] | group[slot + 3][0])) {
+        stop = slot + STRIP < end ? slot + STRIP : end;
+        if (stop - slot == STRIP && is_empty(group + slot)) {
             continue;
         }
         for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
