@@ -46,14 +46,17 @@ function Terminal:type(text)
     assert(C.write(self.fd, text, #text) == #text)
 end
 
--- Ctrl-C, again and again, until the prompt is there and all is said. Each throws away what was
--- typed and lies unread.
+-- Ctrl-C, so many times, and on until the prompt is there and all is said: a press just while the
+-- prompt is being put up finds nobody, and a person presses again. Each throws away what was typed
+-- and lies unread.
 function Terminal:interrupt(times)
-    for _ = 1, times or 1 do
+    local pressed = 0
+    repeat
         self:type "\3"
-        posix.capture "sleep 0.02"
-    end
-    self:expect "ghm> "
+        pressed = pressed + 1
+        local prompted = self:find("ghm> ", pressed < (times or 1) and 20 or 1000)
+    until prompted or pressed == 10
+    lu.assertNotNil(self:find("ghm> ", 0), "no prompt after Ctrl-C:\n" .. self.seen)
     self:settle()
 end
 
@@ -83,24 +86,28 @@ function Terminal:read(milliseconds)
     return true
 end
 
--- Waits until a text (no pattern) stands on the screen after what was expected before -> all from
--- there to its end.
-function Terminal:expect(text)
-    local waited = 0
+-- Where a text (no pattern) stands on the screen after what was expected before; nil where nothing
+-- comes for so many milliseconds, or the end.
+function Terminal:find(text, patience)
+    local waited, open = 0, true
     while true do
         local from, to = self.seen:find(text, self.at, true)
-        if from then
-            local part = self.seen:sub(self.at, to)
-            self.at = to + 1
-            return part
+        if from or waited > patience or not open then
+            return from, to
         end
-        lu.assertTrue(waited < PATIENCE, ("'%s' does not come after:\n%s"):format(text, self.seen))
         local before = #self.seen
-        if not self:read(100) then
-            lu.fail(("'%s' does not come, but the end, after:\n%s"):format(text, self.seen))
-        end
-        waited = #self.seen == before and waited + 100 or waited
+        open = self:read(20)
+        waited = #self.seen == before and waited + 20 or waited
     end
+end
+
+-- Waits until a text stands there -> all from what was expected before to its end.
+function Terminal:expect(text)
+    local from, to = self:find(text, PATIENCE)
+    lu.assertNotNil(from, ("'%s' does not come after:\n%s"):format(text, self.seen))
+    local part = self.seen:sub(self.at, to)
+    self.at = to + 1
+    return part
 end
 
 -- Types a line and waits for the next prompt -> what came between.

@@ -121,6 +121,8 @@ function TestTerminal:test_tab_completes_names_fields_options_and_files()
     posix.make_folders(self.place.folder.path .. "/a b")
     self.place.folder:write("a b/step_1.npz", "")
     local t = self:prompt "coco_val.npz"
+    t:expect "(inflated)"
+    t:expect "ghm> "
     t:say "my_longest_name = 3 r = sweep(d, {bins = 5})"
     for typed, becomes in pairs {
         ["dens\t"] = "density",
