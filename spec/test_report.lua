@@ -220,6 +220,18 @@ function TestReportOfRun:test_command_of_the_report_gets_it_again()
     lu.assertEquals(self.place:read "runs/latest/results.csv", rows)
 end
 
+function TestReportOfRun:test_command_of_merged_shards_makes_the_whole_run()
+    for _, name in ipairs { "a.npz", "b.npz" } do
+        self.place:dump(name, scripts.logits(), scripts.targets())
+    end
+    for _, shard in ipairs { "--shard=1/2", "--shard 2/2" } do
+        self.place:fine("sweep_bins", shard .. " a.npz b.npz bins=5 -q --plot none")
+    end
+    self.place:fine("merge", "runs/2* --report -q")
+    lu.assertStrContains(self.place:read "runs/latest/report.html",
+        "experiments/sweep_bins.lua a.npz b.npz bins=5 -q --plot none</code>")
+end
+
 function TestReportOfRun:test_name_of_a_dump_is_no_part_of_the_page()
     local name = HOSTILE:gsub("/", "\27") -- no file can have a slash in its name
     self.place:dump(name, scripts.logits(), scripts.targets())

@@ -22,6 +22,9 @@ local function sorted_keys(t)
         keys[#keys + 1] = key
     end
     table.sort(keys, function(a, b)
+        if type(a) == "number" and type(b) == "number" then
+            return a < b
+        end
         return tostring(a) < tostring(b)
     end)
     return keys
@@ -97,6 +100,18 @@ local function columns_of(run, found)
     return columns
 end
 
+-- The words that make the whole run at once, where these made one shard of it.
+local function whole(words)
+    local kept, shard = {}, false
+    for _, word in ipairs(words) do
+        if not shard and word ~= "--shard" and not word:find "^%-%-shard=" then
+            kept[#kept + 1] = word
+        end
+        shard = word == "--shard"
+    end
+    return kept
+end
+
 -- Writes report.html into the run folder. found: what the study returned; facts: of
 -- provenance.json; about: { question, note (what the columns mean), summary (lines of what was
 -- read), figures (those of found that were to be drawn), complaint (why one is not) }.
@@ -129,7 +144,8 @@ function M.write(run, found, facts, about)
         tables = { { title = "Results", rows = found.rows, columns = columns_of(run, found),
             mark = found.mark, note = about.note } },
         figures = figures,
-        command = { "cd " .. posix.word(posix.real_path "."), cli.command(run.info.argv) },
+        command = { "cd " .. posix.word(posix.real_path "."),
+            cli.command(whole(run.info.argv)) },
         provenance = flat(scalars, "", {}), dumps = dump_table(facts.dumps) })
 end
 
