@@ -105,9 +105,10 @@ function TestResume:test_a_killed_run_goes_on_to_the_same_bytes()
     local script = posix.quote(scripts.root .. "/experiments/sweep_bins.lua")
     for k = 1, 4 do
         local out = ("killed%d"):format(k)
-        local moment = 0.05 + 0.15 * k + 0.1 * math.random()
-        posix.capture(("cd %s; luajit %s %s -o %s >/dev/null 2>&1 & sleep %g; kill -9 $!; wait")
-            :format(posix.quote(self.path), script, words, out, moment))
+        local moment = 0.05 + 0.1 * k + 0.1 * math.random()
+        posix.capture(("cd %s; luajit %s %s -o %s >/dev/null 2>&1 & sleep %g; "
+            .. "kill -9 $! 2>/dev/null; wait"):format(posix.quote(self.path), script, words,
+            out, moment))
         local listing = self.place:listing(".")
         local dir = listing:match("%./(" .. out .. "/[^/\n]*)/run%.json")
         for path in listing:gmatch("%./(" .. out .. "/[^\n]*)") do

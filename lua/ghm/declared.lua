@@ -67,6 +67,9 @@ function M.must_answer(sketch, asked, where)
         return
     end
     for _, name in ipairs(order) do
+        if name == "knots" and asked.task ~= "regression" then
+            break -- no loss of classes bends
+        end
         local known = {}
         for _, value in ipairs(M.of(sketch)[name]) do
             known[value] = true

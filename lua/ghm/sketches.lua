@@ -154,13 +154,14 @@ function Sketch:merge(other)
 end
 
 -- A sketch of one call that answers what this one was made to answer, and its facts. A batch is
--- read, with opts as for add; a saved call (ghm.dumps.saved) has its sketch already.
+-- read, with opts as for add; a saved call (ghm.dumps.saved) has its sketch already. opts.asked: a
+-- sketch made for less, which is enough of a saved one.
 function Sketch:of(call, opts)
     if not call.saved then
         local fresh = self:like()
         return fresh, fresh:add(call, opts)
     end
-    declared.must_answer(call.saved, self, opts.where)
+    declared.must_answer(call.saved, opts.asked or self, opts.where)
     if call.facts.nonfinite > 0 and opts.nonfinite ~= "ignore" then
         fault.raise("dump", "%s: %d samples are not finite and were ignored when it was sketched: "
             .. "--nonfinite ignore accepts that", opts.where, call.facts.nonfinite)

@@ -11,6 +11,7 @@ local axis = require "ghm.runner.axis"
 local batch = require "ghm.batch"
 local blocks = require "ghm.dumps.blocks"
 local clib = require "ghm.clib"
+local declared = require "ghm.declared"
 local device = require "ghm.device"
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
@@ -114,16 +115,22 @@ local function saved_steps(self, path, calls, args)
                 error(found, 0)
             end } }
     end
+    if not self.saved then
+        self.saved, self.saved_path = found[1].calls[1].saved, path
+        if self.saved.task ~= self.task then
+            fault.raise("dump", "%s: a sketch of %s, expected one of %s (see --loss)", path,
+                self.saved.task, self.task)
+        end
+    end
     for _, step in ipairs(found) do
         step.path, step.saved, step.close = path, true, function() end
         step.load = function()
             return step.calls
         end
-        if not self.saved then
-            self.saved, self.saved_path = step.calls[1].saved, path
-            if self.saved.task ~= self.task then
-                fault.raise("dump", "%s: a sketch of %s, expected one of %s (see --loss)", path,
-                    self.saved.task, self.task)
+        for _, call in ipairs(step.calls) do -- a study merges them
+            if not declared.alike(call.saved, self.saved) then
+                fault.raise("usage", "%s was sketched for %s; %s for %s: sketch one of them again",
+                    path, declared.text(call.saved), self.saved_path, declared.text(self.saved))
             end
         end
     end

@@ -151,7 +151,7 @@ local function column_of(name, matched, n_runs)
     return column
 end
 
--- list of { setting, [1] = A's, [2] = B's, ... }; all: also those that are the same everywhere.
+-- list of { setting, A, B, ... }; all: also those that are the same everywhere.
 local function settings_that_differ(list, all)
     local rows, seen = {}, {}
     for _, one in ipairs(list) do
@@ -159,7 +159,7 @@ local function settings_that_differ(list, all)
             local row, differs = { setting = name }, false
             for k, other in ipairs(list) do
                 local setting = other.settings[name] or { shown = "", same = "" }
-                row[k] = setting.shown
+                row[letter(k)] = setting.shown
                 differs = differs or setting.same ~= (list[1].settings[name] or {}).same
             end
             if not seen[name] and (differs or all) then
@@ -212,7 +212,7 @@ function M.text(found)
     local parts, shown = {}, { "setting" }
     for k, one in ipairs(found.runs) do
         parts[#parts + 1] = ("%s  %s"):format(letter(k), one.run.dir)
-        shown[k + 1] = { key = k, title = letter(k) }
+        shown[k + 1] = letter(k)
     end
     parts[#parts + 1] = ""
     parts[#parts + 1] = #found.settings > 0 and text.table(found.settings, shown)

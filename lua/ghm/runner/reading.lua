@@ -83,8 +83,8 @@ function M.identify(step)
     end
 end
 
-local function keep(run, step, calls)
-    if step.saved or step.kept then
+local function keep(run, step, calls, shard)
+    if step.kept or step.saved and not shard then -- a sketch file is there to be read again
         return
     end
     M.identify(step)
@@ -139,7 +139,7 @@ function M.read(spec, args, source, configurations, run, made)
             made(run)
         end
         for _, one in ipairs(run and waiting or {}) do
-            keep(run, unpack(one))
+            keep(run, one[1], one[2], args.shard)
         end
         waiting = run and {} or waiting
     end

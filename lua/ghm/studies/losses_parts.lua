@@ -5,6 +5,7 @@ local bootstrap = require "ghm.studies.bootstrap"
 local callings = require "ghm.studies.calls"
 local fault = require "ghm.fault"
 local losses_study = require "ghm.studies.losses_study"
+local posix = require "ghm.posix"
 local softmax = require "ghm.softmax"
 local sources = require "ghm.dumps.source"
 local sweep = require "ghm.studies.sweep"
@@ -50,14 +51,17 @@ end
 -- they cannot be used. Beside sketches there are none.
 local function boxes_beside(x)
     local args = { keys = x.args.keys, given = {}, seed = x.args.seed, dumps = x.args.dumps,
-        default_dump = x.args.default_dump }
+        default_dump = x.args.default_dump, inputs = x.args.inputs }
     local source = unless_refused(function() return sources.open(args, "regression") end)
     if not source or source.saved then
         return nil
     end
     local there = unless_refused(source.steps[1].load)
     source.steps[1].close()
-    if not there then
+    local path = source.steps[1].path
+    if not there and path and not posix.real_path(path) then -- as a run that goes on may find it
+        fault.raise("dump", "%s is gone: boxes beside its logits are read from it", path)
+    elseif not there then
         return nil
     end
     local edges = losses_study.edges("regression", x.args.keys)

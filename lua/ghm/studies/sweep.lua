@@ -29,16 +29,6 @@ function M.configurations(keys, axes)
     return list
 end
 
--- All sketches of a study are merged and share where their regions begin, so they must have been
--- made for the same questions.
-local function fit(call, first)
-    if not declared.alike(call.sketch, first.sketch) then
-        fault.raise("usage", "%s was sketched for %s; %s for %s: sketch one of them again",
-            call.step.path or call.step.name, declared.text(call.sketch),
-            first.step.path or first.step.name, declared.text(first.sketch))
-    end
-end
-
 -- Reads a source once: a list of calls { step, level, sketch, facts, shape, notes, names }, one for
 -- each batch. The data is let go: only the sketches stay.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
@@ -51,10 +41,11 @@ end
 --   spec.collect(call)               called after that for each of the calls, in order
 --   spec.progress(done, total)       called at the start, and after each sound step
 function M.read(source, spec)
-    local empty = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
+    local asked = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
         knots = spec.knots }
+    local empty = asked
     if source.saved then -- samples are sketched as those that are sketched already
-        declared.must_answer(source.saved, empty, source.saved_path)
+        declared.must_answer(source.saved, asked, source.saved_path)
         empty = source.saved:like()
     end
     local progress, keep = spec.progress or function() end, spec.keep or function() end
@@ -65,9 +56,9 @@ function M.read(source, spec)
         for k, batch in ipairs(batches) do
             local call = { step = step, level = batch.level, shape = batch.shape,
                 notes = batch.notes, names = batch.names, views = batch.views or {} }
-            local opts = { nonfinite = spec.nonfinite, where = step.path or step.name }
+            local opts = { nonfinite = spec.nonfinite, where = step.path or step.name,
+                asked = asked }
             call.sketch, call.facts = empty:of(batch, opts)
-            fit(call, calls[1] or fresh[1] or call)
             for _, view in ipairs(not batch.saved and spec.views and spec.views(batch, call)
                 or {}) do
                 local ok, sketch, facts = pcall(empty.of, empty, view.batch, opts)
