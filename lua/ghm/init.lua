@@ -8,6 +8,7 @@ local modules = {
     dump = "ghm.dumps.dump", source = "ghm.dumps.source",
     sweep = "ghm.studies.sweep", calls = "ghm.studies.calls",
     momentum_study = "ghm.studies.momentum_study",
+    mu_study = "ghm.studies.mu_study", mu_figures = "ghm.studies.mu_figures",
     momentum_figures = "ghm.studies.momentum_figures", metrics = "ghm.studies.metrics",
     warnings = "ghm.studies.warnings", bootstrap = "ghm.studies.bootstrap",
     bins_study = "ghm.studies.bins_study",

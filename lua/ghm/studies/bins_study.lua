@@ -167,15 +167,15 @@ end
 
 M.recommend = choice.recommend
 
--- The rows for a terminal: all, and behind the best one its interval.
-function M.listed(rows, best)
+-- The rows for a terminal: all, and behind the best one its interval, with a label under this key.
+function M.listed(rows, best, label_key)
     local listed = {}
     for _, row in ipairs(rows) do
         listed[#listed + 1] = row
         if row == best and row.loss_low then
             for _, which in ipairs { "low", "high" } do
-                local ends = metrics.ends(row, M.kinds, which, "bins", which == "low" and "from"
-                    or "to")
+                local ends = metrics.ends(row, M.kinds, which, label_key or "bins",
+                    which == "low" and "from" or "to")
                 ends.beta_error = row["beta_error_" .. which]
                 listed[#listed + 1] = ends
             end

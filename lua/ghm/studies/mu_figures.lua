@@ -1,0 +1,189 @@
+-- The figures of the study of mu, as descriptions for ghm.show.gnuplot.
+
+local batches = require "ghm.batch"
+local sketches = require "ghm.sketches"
+local study = require "ghm.studies.mu_study"
+
+local M = {}
+
+local CURVES, REGIONS, PER_DECADE = 5, 40, 10
+
+local function distinct(rows, key)
+    local list, seen = {}, {}
+    for _, row in ipairs(rows) do
+        if not seen[row[key]] then
+            seen[row[key]], list[#list + 1] = true, row[key]
+        end
+    end
+    table.sort(list)
+    return list, seen
+end
+
+local function names_of(list)
+    local names = {}
+    for k, value in ipairs(list) do
+        names[k] = ("%.3g"):format(value)
+    end
+    return names
+end
+
+local function sides(n)
+    local list = {}
+    for k = 0, n do
+        list[k + 1] = k
+    end
+    return list
+end
+
+local function place(list, value)
+    for k, one in ipairs(list) do
+        if one == value then
+            return k
+        end
+    end
+end
+
+-- How the samples lie over g for every mu.
+local function density_figure(rows, whole, best)
+    local mus, z, g, edges = distinct(rows, "mu"), {}, {}, {}
+    for j = 1, REGIONS do
+        g[j], edges[j], edges[j + 1] = (j - 0.5) / REGIONS, (j - 1) / REGIONS, j / REGIONS
+    end
+    for k, mu in ipairs(mus) do
+        z[k] = whole:density(g, 1 / REGIONS, mu)
+        for j, density in ipairs(z[k]) do
+            z[k][j] = density / whole:facts().valid
+        end
+    end
+    return { title = ("Density of g by mu (chosen: mu = %g)"):format(best.mu),
+        xlabel = "gradient norm g", ylabel = "mu", heat = { x = edges, y = sides(#mus), z = z,
+            log = true, ynames = names_of(mus), label = "gradient density GD(g) / N" } }
+end
+
+-- Which (bins, mu) leave betas most nearly right.
+local function grid_figure(rows, best)
+    local mus, bins, z = distinct(rows, "mu"), distinct(rows, "bins"), {}
+    for k in ipairs(mus) do
+        z[k] = {}
+    end
+    for _, row in ipairs(rows) do
+        z[place(mus, row.mu)][place(bins, row.bins)] = row.beta_error
+    end
+    return { title = "Error of beta by bins and mu (framed: the choice)", xlabel = "bins M",
+        ylabel = "mu", heat = { x = sides(#bins), y = sides(#mus), z = z,
+            xnames = names_of(bins), ynames = names_of(mus), label = "relative error of beta",
+            mark = { place(bins, best.bins), place(mus, best.mu) } } }
+end
+
+-- Some of a sorted list, first and last among them.
+local function some(list)
+    local n, picked = math.min(#list, CURVES), {}
+    for k = 1, n do
+        picked[k] = list[n > 1 and math.floor((k - 1) * (#list - 1) / (n - 1) + 1.5) or 1]
+    end
+    return picked
+end
+
+-- A loss and its gradient norm over |d|, asked of sketches of one sample each.
+local function losses_figure(rows, beta, value)
+    local mus = some(distinct(rows, "mu"))
+    local functions = {}
+    for k, mu in ipairs(mus) do
+        functions[k] = { label = ("ASL1, mu = %.3g"):format(mu), loss = "asl1", norm = "norm",
+            a = mu }
+    end
+    table.insert(functions, { label = ("smooth L1, beta = %.3g"):format(beta), loss = "smooth_l1",
+        norm = "smooth_l1_norm", a = beta, style = "reference" })
+    local x, panels = {}, { {}, {} }
+    for k = -40, 10 do
+        x[#x + 1] = 10 ^ (k / 10)
+    end
+    for _, f in ipairs(functions) do
+        local y = { {}, {} }
+        for i, d in ipairs(x) do
+            local one = sketches.new { task = "regression", bins = 1, mu = 1, knots = beta }
+            one:add(batches.regression { pred = { d }, target = { 0 } })
+            for p, name in ipairs { f.loss, f.norm } do
+                local sums = one:sums(name, f.a)
+                y[p][i] = 0
+                for j = 0, one:intervals() - 1 do
+                    y[p][i] = y[p][i] + sums[j]
+                end
+            end
+            one:free()
+        end
+        for p = 1, 2 do
+            table.insert(panels[p], { label = f.label, x = x, y = y[p], style = f.style })
+        end
+    end
+    local marks = { { x = value } }
+    return { title = ("ASL1 against smooth L1 (dotted: mu = %g)"):format(value), columns = 2,
+        width = 860, height = 430, panels = {
+        { title = "loss", xlabel = "|d|", xlog = true, ylog = true, ordered = true,
+            series = panels[1], marks = marks, key = "below" },
+        { title = "gradient norm", xlabel = "|d|", xlog = true, ordered = true,
+            series = panels[2], marks = marks } } }
+end
+
+-- The share of the gradient that errors of each size give: the paper's contributions, over |d|.
+local function contribution_figure(whole, best, beta, d)
+    local knots, edges = {}, study.interval_edges(whole)
+    for k = -6 * PER_DECADE, 3 * PER_DECADE do
+        knots[#knots + 1] = 10 ^ (k / PER_DECADE)
+    end
+    local n, weights = whole:intervals(), study.interval_weights(whole, best)
+    local asl1, smooth = whole:sums("norm", best.mu), whole:sums("smooth_l1_norm", beta)
+    local function shares(label, value)
+        local y, total, k = {}, 0, 1
+        for c = 1, #knots - 1 do
+            y[c] = 0
+        end
+        for i = 0, n - 1 do
+            local low = i > 0 and edges[i - 1] or 0
+            while k < #knots - 1 and low >= knots[k + 1] * (1 - 1e-6) do
+                k = k + 1
+            end
+            y[k], total = y[k] + value(i), total + value(i)
+        end
+        for c = 1, #y do
+            y[c] = y[c] / total
+        end
+        return { label = label, style = "steps", x = knots, y = y }
+    end
+    local counts = whole:counts()
+    local series = {
+        shares("samples", function(i) return tonumber(counts[i]) end),
+        shares(("smooth L1, beta = %.3g"):format(beta), function(i) return smooth[i] end),
+        shares(("ASL1, mu = %.3g"):format(best.mu), function(i) return asl1[i] end),
+        shares(("GHM-R, M = %d"):format(best.bins), function(i) return asl1[i] * weights[i] end),
+    }
+    series[1].dash = true
+    local first, last = nil, 1
+    for _, one in ipairs(series) do
+        for c, y in ipairs(one.y) do
+            if y > 1e-4 then
+                first, last = math.min(first or c, c), math.max(last, c)
+            end
+        end
+    end
+    return { title = "Share of the gradient by size of the error", xlabel = "|d|",
+        ylabel = "share, ten steps to a decade", xlog = true,
+        xrange = { knots[first or 1], knots[last + 1] }, series = series,
+        marks = { { x = d, label = "quantile" } } }
+end
+
+-- rows, whole: of mu_study.rows; best: the row to show; d: the wanted quantile; value: the mu that
+-- is recommended. Returns the list of { name, figure }.
+function M.draw(rows, whole, best, d, value, beta)
+    local figures = {
+        { name = "density", figure = density_figure(rows, whole, best) },
+        { name = "contribution", figure = contribution_figure(whole, best, beta, d) },
+        { name = "losses", figure = losses_figure(rows, beta, value) },
+    }
+    if #distinct(rows, "bins") > 1 and #distinct(rows, "mu") > 1 then
+        figures[4] = { name = "bins_mu", figure = grid_figure(rows, best) }
+    end
+    return figures
+end
+
+return M

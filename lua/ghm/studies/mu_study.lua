@@ -1,0 +1,235 @@
+-- The study of mu: which errors |d| GHM-R tells apart, and the mu that puts a wanted quantile of
+-- them where g still tells.
+
+local axis = require "ghm.runner.axis"
+local bins_study = require "ghm.studies.bins_study"
+local bootstrap = require "ghm.studies.bootstrap"
+local clib = require "ghm.clib"
+local ffi = require "ffi"
+local harmonise = require "ghm.harmonise"
+local json = require "ghm.show.json"
+local sweep = require "ghm.studies.sweep"
+local text = require "ghm.show.text"
+
+local M = {}
+
+-- g of the wanted quantile: where it is to lie, and from where to where is as good.
+M.TARGET, M.LEAST, M.MOST = 0.6, 0.5, 0.7
+
+M.columns = { "mu", "g_quantile", "d_last", "last_share", "asl1", "smooth_l1" }
+for _, column in ipairs(bins_study.columns) do
+    table.insert(M.columns, column == "bins" and 2 or #M.columns + 1, column)
+end
+
+-- Where |d| is cut, so that its quantiles and contributions are exact there: 40 to a decade.
+function M.knots()
+    local list = {}
+    for k = -240, 120 do
+        list[#list + 1] = 10 ^ (k / 40)
+    end
+    return list
+end
+
+-- --quantile: a number between 0 and 1.
+function M.share(word)
+    local q = axis.number(word)
+    if q and q > 0 and q < 1 then
+        return q
+    end
+    return nil, ("--quantile: '%s' is not a number between 0 and 1"):format(word)
+end
+
+-- The mu at which an error d has the gradient norm g = d / sqrt(d^2 + mu^2).
+function M.mu_at(d, g)
+    return d * math.sqrt((1 - g) * (1 + g)) / g
+end
+
+-- Where the intervals of a sketch begin, but for the first: float[intervals - 1].
+function M.interval_edges(sketch)
+    local edges = ffi.new("float[?]", sketch:intervals())
+    clib.check(clib.C.ghm_sketch_edges(sketch.c, edges))
+    return edges
+end
+
+-- The q-quantile of |d| from counts between edges, in proportion to ln |d| inside an interval.
+local function quantile(counts, edges, n, q)
+    local total, below = 0, 0
+    for i = 0, n - 1 do
+        total = total + tonumber(counts[i])
+    end
+    for i = 0, n - 1 do
+        local here = tonumber(counts[i])
+        if here > 0 and below + here >= q * total then
+            local low, high = i > 0 and edges[i - 1] or edges[0], edges[math.min(i, n - 2)]
+            return low * (high / low) ^ math.max(0, (q * total - below) / here)
+        end
+        below = below + here
+    end
+end
+
+-- Counts per interval of every step.
+local function step_counts(calls)
+    local steps, last = {}, nil
+    for _, call in ipairs(calls) do
+        local n = call.sketch:intervals()
+        if call.step ~= last then
+            steps[#steps + 1], last = ffi.new("int64_t[?]", n), call.step
+        end
+        local counts = call.sketch:counts()
+        for i = 0, n - 1 do
+            steps[#steps][i] = steps[#steps][i] + counts[i]
+        end
+    end
+    return steps
+end
+
+local function sum_of(steps, n, order)
+    local sum = ffi.new("int64_t[?]", n)
+    for k = 1, order and #order or #steps do
+        local counts = steps[order and order[k] or k]
+        for i = 0, n - 1 do
+            sum[i] = sum[i] + counts[i]
+        end
+    end
+    return sum
+end
+
+-- The q-quantile of |d| over all calls, and those of resampled steps (of samples drawn anew, for a
+-- single step): d, list.
+function M.quantiles(calls, q)
+    local steps, edges = step_counts(calls), M.interval_edges(calls[1].sketch)
+    local n, list = calls[1].sketch:intervals(), {}
+    if #steps > 1 then
+        for _, order in bootstrap.draws(#steps) do
+            list[#list + 1] = quantile(sum_of(steps, n, order), edges, n, q)
+        end
+    else
+        for draw = 0, bootstrap.DRAWS - 1 do
+            list[#list + 1] = quantile(bootstrap.counts(steps[1], n, 0, draw), edges, n, q)
+        end
+    end
+    return quantile(sum_of(steps, n), edges, n, q), list
+end
+
+-- |d| where each region begins, from the core's own edges: a list of bins - 1 numbers.
+function M.region_edges(sketch, bins, mu)
+    local edges, cut, list = M.interval_edges(sketch), sketch:cut(bins, mu), {}
+    for j = 1, bins - 1 do
+        list[j] = edges[tonumber(cut[j]) - 1]
+    end
+    return list
+end
+
+-- beta of every interval of all calls together, by the regions of a row: a list from 0.
+function M.interval_weights(whole, row)
+    local call = harmonise.new("regression", { bins = row.bins, mu = row.mu }):step(whole)
+    local cut, weights = whole:cut(row.bins, row.mu), {}
+    for j = 0, row.bins - 1 do
+        for i = tonumber(cut[j]), tonumber(cut[j + 1]) - 1 do
+            weights[i] = call.beta[j]
+        end
+    end
+    return weights
+end
+
+-- The rows of every (mu, bins) and their resamplings: those of the study of bins, with g of the
+-- wanted quantile d, where the last region begins and what lies in it, and mean losses.
+function M.rows(calls, configurations, d, keys, progress)
+    local rows, resamplings = bins_study.rows("regression", calls, configurations, keys.eps,
+        progress)
+    local whole = sweep.merged(calls)
+    local function mean(values)
+        local sum = 0
+        for i = 0, whole:intervals() - 1 do
+            sum = sum + values[i]
+        end
+        return sum / whole:facts().valid
+    end
+    for _, row in ipairs(rows) do
+        local R = whole:regions(row.bins, row.mu)
+        row.g_quantile = d / math.sqrt(d * d + row.mu * row.mu)
+        row.last_share = tonumber(R[row.bins - 1]) / whole:facts().valid
+        row.d_last = row.bins > 1 and M.region_edges(whole, row.bins, row.mu)[row.bins - 1] or 0
+        row.asl1 = mean(whole:sums("asl1", row.mu))
+        row.smooth_l1 = mean(whole:sums("smooth_l1", keys.beta))
+    end
+    return rows, resamplings, whole
+end
+
+local function tidy(x) -- two digits, as a person would choose
+    return tonumber(("%.2g"):format(x))
+end
+
+-- The mu to train with, as a recommendation (see experiment.lua). d, list: of M.quantiles.
+function M.recommend(d, list, q)
+    local value, mus, inside = tidy(M.mu_at(d, M.TARGET)), {}, 0
+    for k, other in ipairs(list) do
+        mus[k] = M.mu_at(other, M.TARGET)
+        local least, most = M.mu_at(other, M.MOST), M.mu_at(other, M.LEAST)
+        inside = inside + (value >= least and value <= most and 1 or 0)
+    end
+    local verdict = bootstrap.verdict(value, mus)
+    verdict.key, verdict.share = "mu", #list > 0 and inside / #list or nil
+    verdict.as_good = json.array { tidy(M.mu_at(d, M.MOST)), tidy(M.mu_at(d, M.LEAST)) }
+    verdict.reason = ("mu = %g puts the %g-quantile of |d|, %.3g, at g = %g"):format(value, q, d,
+        M.TARGET)
+    return verdict
+end
+
+-- The row to show: the tried mu nearest to the recommended one, with the bins to go with it.
+function M.nearest(rows, resamplings, value)
+    local nearest, among, places = nil, {}, {}
+    for _, row in ipairs(rows) do
+        local off = math.abs(math.log(row.mu / value))
+        nearest = nearest and math.abs(math.log(nearest / value)) <= off and nearest or row.mu
+    end
+    for i, row in ipairs(rows) do
+        if row.mu == nearest then
+            among[#among + 1], places[#places + 1] = row, i
+        end
+    end
+    local drawn = {}
+    for k, one in ipairs(resamplings) do
+        drawn[k] = { parts = {}, steps = one.steps }
+        for p, i in ipairs(places) do
+            drawn[k].parts[p] = one.parts[i]
+        end
+    end
+    return bins_study.recommend(among, drawn)
+end
+
+-- The rows for a terminal: every mu with the best row's bins.
+function M.listed(rows, best)
+    local same = {}
+    for _, row in ipairs(rows) do
+        same[#same + 1] = row.bins == best.bins and row or nil
+    end
+    return bins_study.listed(same, best, "mu")
+end
+
+function M.answer(verdict, advice, best)
+    return {
+        ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
+            verdict.as_good[1], verdict.as_good[2], M.MOST, M.LEAST),
+        ("The quantile's own uncertainty is mu = %.2g to %.2g; at mu = %g the last of %d regions "
+            .. "begins at |d| = %.3g and holds %.0f %%; bins %s."):format(verdict.low, verdict.high,
+            best.mu, best.bins, best.d_last, 100 * best.last_share, bootstrap.words(advice)),
+    }
+end
+
+-- |d| at the edges of the best row's regions and what lies between them, as text.
+function M.edges_table(whole, best)
+    local R, rows = whole:regions(best.bins, best.mu), {}
+    local edges = M.region_edges(whole, best.bins, best.mu)
+    for j = 1, best.bins do
+        rows[j] = { region = j, g = (j - 1) / best.bins, d = edges[j - 1] or 0,
+            share = tonumber(R[j - 1]) / whole:facts().valid }
+        rows[j].bar = text.bar(rows[j].share, 30)
+    end
+    return ("regions of mu = %g, M = %d\n"):format(best.mu, best.bins) .. text.table(rows, {
+        "region", { key = "g", title = "from g", format = "%.3f" },
+        { key = "d", title = "from |d|", format = "%.3g" },
+        { key = "share", title = "samples", format = "%.3f" }, { key = "bar", title = "" } })
+end
+
+return M

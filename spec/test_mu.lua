@@ -1,0 +1,103 @@
+-- The study of mu, against the samples themselves.
+
+local lu = require "luaunit"
+local close = require "close"
+local ghm = require "ghm"
+local made_up = require "made_up"
+local oracle = require "oracle"
+local scripts = require "scripts"
+
+local study = ghm.mu_study
+
+local TestMuStudy = {}
+_G.TestMuStudy = TestMuStudy
+
+-- Calls of these parts, sketched as sweep_mu does, and |d| of every valid sample, sorted.
+local function stream(n, bins, mu)
+    local parts, sizes = made_up.parts_of("regression", n, 400), {}
+    local calls = ghm.sweep.read(made_up.source_of("regression",
+        made_up.steps_of("regression", parts)), { bins = bins, mu = mu, knots = study.knots() })
+    for _, part in ipairs(parts) do
+        for _, one in ipairs(oracle.boxes(part[1], part[2], part[3], 1)) do
+            sizes[#sizes + 1] = one.valid and one.key or nil
+        end
+    end
+    table.sort(sizes)
+    return calls, sizes, parts
+end
+
+-- Knots stand 6 % apart, and a quantile between two is interpolated.
+function TestMuStudy.test_quantiles_are_those_of_the_samples()
+    for _, n in ipairs { 1, 5 } do
+        local calls, sizes = stream(n, { 10 }, { 0.02 })
+        for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
+            local d, drawn = study.quantiles(calls, q)
+            close(d, sizes[math.ceil(q * #sizes)], { rel = 0.03 }, "%g-quantile of %d steps", q, n)
+            local low, high = ghm.bootstrap.middle(drawn)
+            lu.assertTrue(low < d and d < high and high < 2 * low, "interval at " .. q)
+        end
+    end
+end
+
+function TestMuStudy.test_the_recommended_mu_puts_the_quantile_at_its_g()
+    for _, d in ipairs { 1e-4, 0.05, 1, 30 } do
+        for _, g in ipairs { 0.1, 0.5, 0.6, 0.7, 0.99 } do
+            local mu = study.mu_at(d, g)
+            close(d / math.sqrt(d * d + mu * mu), g, { rel = 1e-14 }, "g of d = %g", d)
+        end
+        local verdict = study.recommend(d, { d, d, 3 * d }, 0.5)
+        close(verdict.value, d * 4 / 3, { rel = 0.05 }, "mu of d = %g", d) -- two digits
+        close(verdict.share, 2 / 3, { rel = 1e-12 }, "share")
+        lu.assertTrue(verdict.as_good[1] < verdict.value and verdict.value < verdict.as_good[2])
+    end
+end
+
+function TestMuStudy.test_rows_agree_with_single_samples()
+    local bins, mus = { 4, 10 }, { 0.02, 0.3 }
+    local calls, _, parts = stream(3, bins, mus)
+    local configurations = ghm.sweep.configurations({ mu = mus, bins = bins, momentum = 0 },
+        { "mu", "bins", "momentum" })
+    local rows, _, whole = study.rows(calls, configurations, 0.1, { beta = 1 })
+    for i, row in ipairs(rows) do
+        local last, n, asl1, smooth = 0, 0, 0, 0
+        for _, part in ipairs(parts) do
+            for _, one in ipairs(oracle.boxes(part[1], part[2], part[3], row.mu)) do
+                if one.valid then
+                    n, asl1 = n + 1, asl1 + one.loss
+                    smooth = smooth + oracle.smooth_l1(one.d, 1)
+                    last = last + (oracle.region(one, row.bins, row.mu) == row.bins and 1 or 0)
+                end
+            end
+        end
+        lu.assertEquals(row.last_share, last / n)
+        close(row.asl1, asl1 / n, { rel = 1e-6 }, "ASL1, row %d", i)
+        close(row.smooth_l1, smooth / n, { rel = 1e-6 }, "smooth L1, row %d", i)
+        close(row.g_quantile, 0.1 / math.sqrt(0.01 + row.mu ^ 2), { rel = 1e-12 }, "g, row %d", i)
+        for j, d in ipairs(study.region_edges(whole, row.bins, row.mu)) do
+            close(d, row.mu * j / math.sqrt(row.bins ^ 2 - j ^ 2), { rel = 1e-6 }, "edge %d", j)
+        end
+        close(row.d_last, row.mu * (row.bins - 1) / math.sqrt(2 * row.bins - 1), { rel = 1e-6 },
+            "the last region's edge")
+    end
+    local best = study.nearest(rows, {}, 0.25)
+    lu.assertEquals(best.mu, 0.3)
+end
+
+local TestSweepMu = {}
+_G.TestSweepMu = TestSweepMu
+
+function TestSweepMu.test_answers_in_its_last_three_lines()
+    local place = scripts.place()
+    for words, said in pairs { [""] = "the 0.5-quantile of |d|", ["--quantile 0.9"] = "the 0.9-",
+        ["synth:detector,rows=400 mu=0.1,0.2 bins=10"] = "are as good" } do
+        local out = place:fine("sweep_mu", words .. " --plot term")
+        local last = out:match "([^\n]*\n[^\n]*\n[^\n]*)\n?$"
+        lu.assertStrContains(last, said)
+        lu.assertStrContains(last, "run folder: ")
+        lu.assertStrContains(out, "regions of mu = ")
+    end
+    for _, q in ipairs { "0", "1", "x" } do
+        place:refused(2, { "--quantile", "between 0 and 1" }, "sweep_mu", { "--quantile", q })
+    end
+    place:remove()
+end
