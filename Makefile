@@ -223,6 +223,7 @@ $(cuda_kernels): build/cuda/%.o: cuda/%.cu build/cuda/flags
 	$(Q)$(NVCC) $(nvcc_flags) -MMD -MP -MF $(@:.o=.d) -c -o $@ $< >$(@:.o=.txt) 2>&1 || \
 	    { cat $(@:.o=.txt) >&2; exit 1; }
 
+## emulated: the CUDA backend on an emulated device, for its specs (build/emulated/libghm.so)
 emulated: $(emulated)/libghm.so
 
 $(emulated)/libghm.so: $(filter-out $(build)/registry.o $(cuda_objects),$(objects)) $(emulated_objects)

@@ -21,9 +21,11 @@ ghm.cli.main({
         parser:flag("--no-peers", "time ghm alone")
         parser:flag("--quick", "under a minute: 1e6 samples, fewer rounds and peers")
     end,
-    epilog = "Each result is checked against the definitions in float64 before it is timed. Times\n"
-        .. "are medians of rounds in which all things take turns; ratios are medians of the\n"
-        .. "rounds' own ratios. Without --threads: one thread, then all.",
+    epilog = "Each result is checked against the definitions in float64 before it is timed.\n"
+        .. "Times are medians of rounds in which all things take turns; ratios are medians\n"
+        .. "of the rounds' own ratios. Without --threads: one thread, then all. --device\n"
+        .. "cuda: a table of its own, of passes over data that lies on the GPU, by its clock\n"
+        .. "and beside the copy that bounds them (1e6,1e7,1e8).",
 }, function(args)
     return bench.run(args, { python = root .. "/build/peers/bin/python",
         script = root .. "/experiments/bench_peers.py" })

@@ -159,6 +159,13 @@ end
 
 -- args: of cli.parse, args.device a CUDA device; sizes: list. Returns the exit code.
 function M.run(args, defaults, sizes)
+    if args.dry_run then
+        for _, size in ipairs(sizes) do
+            print(("%g samples of %s logits on %s, %d rounds"):format(size,
+                table.concat(KINDS, ", "), args.device, ROUNDS))
+        end
+        return 0
+    end
     device.default(device.open(args.device, args.threads))
     local found, peer_loss, missing = {}, nil, nil
     for _, size in ipairs(sizes) do
