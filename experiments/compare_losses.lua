@@ -25,7 +25,7 @@ ghm.experiment.main {
         .. "(sum)^2 / sum of squares; entropy of the contributions over g (1: flat). Rows of one "
         .. "class each are compared under softmax too. Figures: the paper's 1 to 3, for logits and "
         .. "for boxes.",
-    axes = { "bins", "momentum" },
+    axes = { "bins", "momentum" }, rows_by = { "loss" },
     keys = ghm.keys { "bins", "momentum", "alpha", "gamma", "beta", "mu", "eps", "loss_weight",
         "beta_max", "divide", "start", "empty", "labels", single = true, bins = "10,30",
         momentum = "0", alpha = "0.25", gamma = "2", beta = ("%.16g"):format(1 / 9) },

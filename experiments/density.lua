@@ -25,7 +25,7 @@ ghm.experiment.main {
         .. "Jensen-Shannon distances (0: alike, 1: nothing in common) to all samples and to the "
         .. "step before, and what the last of these is by chance, in one case of twenty more; "
         .. "calibration: mean distance of the predicted probability from the share of positives.",
-    axes = { "bins" },
+    axes = { "bins" }, rows_by = { "name" },
     keys = ghm.keys { "bins", "mu", "eps", "labels", bins = 30, single = true },
     options = function(parser)
         parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }

@@ -230,6 +230,8 @@ function TestCompareLosses:test_every_loss_asked_for_has_a_row()
     self.place:refused(2, { "mu: GHM-C has none" }, "compare_losses", "--loss ghmc mu=0.1")
     local out = self.place:fine("compare_losses", "synth:detector,rows=60 --plot none --json -q")
     lu.assertEquals(#json.decode(out).rows, 10)
+    -- compare.lua tells rows apart by these
+    lu.assertEquals(json.decode(self.place:read "runs/latest/run.json").axes, { "loss" })
 end
 
 function TestCompareLosses:test_boxes_that_cannot_be_used_are_told_and_left_out()

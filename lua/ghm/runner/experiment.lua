@@ -6,6 +6,7 @@
 --     name, question, epilog, options   as of ghm.cli
 --     keys = ghm.keys {...}             the key=SPEC words
 --     axes = {"bins", "momentum"}       the keys whose values are combined into configurations
+--     rows_by = {"loss"}                the columns that tell rows apart, where axes do not
 --     edges = function(args) ... end    what sketches must answer exactly, { bins, mu, knots };
 --                                       by default the keys bins and mu
 --     views, collect                    as of sweep.read, with args as a last argument

@@ -130,7 +130,8 @@ function M.read(spec, args, source, configurations, run, made)
         waiting[#waiting + 1] = { step, calls }
         if not run and valid > 0 then
             local info = resume.settings(args)
-            info.argv, info.axes, info.seed = args.argv, json.array(spec.axes), args.seed
+            info.argv, info.seed = args.argv, args.seed
+            info.axes = json.array(spec.rows_by or spec.axes)
             info.configurations, info.loss = json.array(configurations), args.loss
             info.device, info.steps, info.inputs = args.device, source.names, source.inputs
             local part = args.shard and "-" .. args.shard:gsub("/", "-of-") or ""
