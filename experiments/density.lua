@@ -43,6 +43,7 @@ ghm.experiment.main {
         local figures, term = ghm.density_figures.draw(found, eps)
         return { rows = found.rows, listed = found.listed, shown = shown,
             columns = ghm.density_study.columns, figures = figures, term = term,
+            warnings = ghm.bins_study.warnings(x.task, x.calls, found),
             lines = ghm.density_figures.answer(found) }
     end,
 }

@@ -39,7 +39,7 @@ ghm.experiment.main {
         local study, keys = ghm.momentum_study, x.args.keys
         local steps = ghm.calls.regions(x.calls, keys.bins, keys.mu)
         if x.args.split then
-            steps = ghm.calls.split(steps, keys.bins, x.args.split, x.args.seed or 0)
+            steps = ghm.calls.split(steps, keys.bins, x.args.split)
         end
         local run = study.run(x.task, steps, x.configurations, x.progress)
         local found = study.recommend(run, keys.momentum)

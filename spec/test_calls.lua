@@ -141,7 +141,7 @@ end
 
 function TestCalls.test_parts_are_poisson_counts_of_their_share()
     local steps = plain { { 40000, 400, 0 }, { 20000, 0, 9 } }
-    local cut = calls.split(steps, 3, { 0.75, 0.25 }, 5)
+    local cut = calls.split(steps, 3, { 0.75, 0.25 })
     lu.assertEquals({ #cut, #cut[1], #cut[2] }, { 2, 2, 2 })
     for k, step in ipairs(cut) do
         for p, share in ipairs { 0.75, 0.25 } do
@@ -155,7 +155,7 @@ function TestCalls.test_parts_are_poisson_counts_of_their_share()
             close(part.tot, part.samples, { rel = 1e-12 }, "tot of part %d", p)
         end
     end
-    lu.assertEquals(samples.list(calls.split(steps, 3, { 0.75, 0.25 }, 5)[2][2].R, 3),
+    lu.assertEquals(samples.list(calls.split(steps, 3, { 0.75, 0.25 })[2][2].R, 3),
         samples.list(cut[2][2].R, 3))
 end
 

@@ -135,6 +135,28 @@ function TestCommandLine:test_a_run_folder_says_how_to_get_it_again()
         base = "zero_based", weight = "label_weights" })
 end
 
+-- Every script's intervals come from resampling, and that from --seed.
+function TestCommandLine:test_the_seed_draws_the_intervals_and_nothing_else()
+    for _, script in ipairs { "sweep_bins", "sweep_momentum", "sweep_mu", "density",
+        "compare_losses" } do
+        local function row(seed)
+            self.place:fine(script, ("--seed %d --plot none"):format(seed))
+            return csv.read(self.place.folder.path .. "/runs/latest/results.csv")[1]
+        end
+        local one, again, other = row(1), row(1), row(2)
+        lu.assertEquals(one, again, script)
+        local differ = {}
+        for key, value in pairs(one) do
+            local metric = key:match "^(.*)_low$" or key:match "^(.*)_high$"
+            differ[#differ + 1] = value ~= other[key] and (metric and "interval" or key) or nil
+        end
+        lu.assertTrue(#differ > 0, script .. ": the seed changes nothing")
+        for _, key in ipairs(differ) do
+            lu.assertEquals(key, "interval", script)
+        end
+    end
+end
+
 function TestCommandLine:test_dry_run_touches_nothing()
     local out = self.place:fine("sweep_bins", "-n bins=5,10 momentum=0,0.5")
     lu.assertStrContains(out, "4 configurations of bins, momentum\n    1  bins=5 momentum=0\n")

@@ -19,6 +19,7 @@
 -- key, value, reason, and how sure it is: low, high, share (of the resamplings that chose value),
 -- as_good (a list) }, ... } }.
 
+local bootstrap = require "ghm.studies.bootstrap"
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
 local device = require "ghm.device"
@@ -122,6 +123,7 @@ end
 
 -- The study and all that is made of it.
 local function study(spec, args, run, source, x)
+    bootstrap.seed = args.seed or 0
     local found = spec.study(x)
     run:write_csv("results.csv", found.rows, found.columns)
     local facts = facts_of(source, x.calls)

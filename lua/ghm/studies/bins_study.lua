@@ -126,7 +126,7 @@ end
 local function anew(list, draw)
     local drawn = {}
     for k, call in ipairs(list) do
-        local sketch = bootstrap.sketch(call.sketch, k, draw)
+        local sketch = bootstrap.sketch(call.sketch, bootstrap.seed + k, draw)
         drawn[k] = { step = call.step, sketch = sketch, facts = sketch:facts() }
     end
     return drawn

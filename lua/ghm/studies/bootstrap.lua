@@ -16,6 +16,7 @@ local json = require "ghm.show.json"
 local C = clib.C
 local M = {}
 
+M.seed = 0 -- of what studies draw, where they are not told another: --seed
 M.DRAWS = 200
 M.LEVEL = 0.9 -- of an interval: from the 5 % to the 95 % quantile of the draws
 M.AS_GOOD = 0.1 -- a value chosen in this share of the draws is as good as the one recommended
@@ -70,9 +71,9 @@ function M.middle(list)
     end
 end
 
--- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed (0), opts.draws.
+-- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed (M.seed), opts.draws.
 function M.draws(n, opts)
-    local count, seed = opts and opts.draws or M.DRAWS, opts and opts.seed or 0
+    local count, seed = opts and opts.draws or M.DRAWS, opts and opts.seed or M.seed
     return function(_, draw)
         if draw + 1 < count then
             return draw + 1, M.steps(n, seed, draw + 1)

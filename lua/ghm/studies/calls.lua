@@ -71,7 +71,7 @@ end
 -- The same steps with every call cut into parts, one for each share (a share of 1: as large as the
 -- call). A model, for dumps that hold whole steps: the counts of a part are Poisson, those of the
 -- call times the share being their means; a sample's loss is the mean of its region.
-function M.split(steps, bins, shares, seed)
+function M.split(steps, bins, shares)
     local cut, draw = {}, 0
     for k, step in ipairs(steps) do
         cut[k] = { of = step.of, name = step.name, time = step.time }
@@ -81,7 +81,7 @@ function M.split(steps, bins, shares, seed)
                 for j = 1, bins do
                     mean[j] = tonumber(call.R[j - 1]) * share
                 end
-                local R = bootstrap.counts(mean, bins, seed, draw)
+                local R = bootstrap.counts(mean, bins, bootstrap.seed, draw)
                 draw = draw + 1
                 for j = 0, bins - 1 do
                     samples = samples + tonumber(R[j])

@@ -142,7 +142,7 @@ M.CHANCE_DRAWS = 40
 
 -- The distance that two samples of the sizes of R and S would show by chance (in one case of
 -- twenty more), were both drawn from what they are together.
-function M.chance(R, S, seed)
+function M.chance(R, S)
     local bins, n, m, values = #R, 0, 0, {}
     for j = 1, bins do
         n, m = n + R[j], m + S[j]
@@ -153,8 +153,8 @@ function M.chance(R, S, seed)
         a[j], b[j] = n * share, m * share
     end
     for draw = 1, M.CHANCE_DRAWS do
-        values[draw] = M.distance(harmonise.list(bootstrap.counts(a, bins, seed or 0, 2 * draw),
-            bins), harmonise.list(bootstrap.counts(b, bins, seed or 0, 2 * draw + 1), bins)) or 0
+        values[draw] = M.distance(harmonise.list(bootstrap.counts(a, bins, bootstrap.seed, 2 * draw),
+            bins), harmonise.list(bootstrap.counts(b, bins, bootstrap.seed, 2 * draw + 1), bins)) or 0
     end
     return bootstrap.quantile(values, 0.95)
 end
@@ -197,7 +197,7 @@ local function entries(part)
         last_share = { part.R[#part.R], part.N, most = 0 }, mean_g = { sum, part.N, most = 0 } }
 end
 
-local function row_of(part, all, seed)
+local function row_of(part, all)
     local n = 0
     for _, count in ipairs(part.R) do
         n = n + (count > 0 and 1 or 0)
@@ -207,7 +207,7 @@ local function row_of(part, all, seed)
     if part ~= all then
         row.distance = M.distance(part.R, all.R)
         if part.kind == "class" or part.kind == "level" then
-            row.chance = row.distance and M.chance(part.R, all.R, seed)
+            row.chance = row.distance and M.chance(part.R, all.R)
         end
     end
     for key, entry in pairs(entries(part)) do
@@ -262,7 +262,7 @@ function M.of(x, totals)
     for _, list in ipairs { { found.all }, found.groups, found.levels, found.classes,
         #found.steps > 1 and found.steps or {} } do
         for _, part in ipairs(list) do
-            local row = row_of(part, found.all, x.args.seed)
+            local row = row_of(part, found.all)
             found.rows[#found.rows + 1], found.part_of[row] = row, part
         end
     end
@@ -273,10 +273,10 @@ function M.of(x, totals)
         local row, before = found.rows[#found.rows - #found.steps + k], found.steps[k - 1]
         if before then
             row.step_distance = M.distance(before.R, part.R)
-            row.chance = row.step_distance and M.chance(before.R, part.R, x.args.seed)
+            row.chance = row.step_distance and M.chance(before.R, part.R)
         end
     end
-    metrics.fill({ found.rows[1] }, { by_step }, kinds, { seed = x.args.seed })
+    metrics.fill({ found.rows[1] }, { by_step }, kinds)
     if hard and x.task == "classification" then
         for _, row in ipairs(found.rows) do
             local sketch = found.part_of[row].sketch

@@ -30,7 +30,7 @@ end
 
 local function part_of(x, what, prefix, task, calls, list)
     local keys = x.args.keys
-    local rows, details = losses_study.rows(calls, list, { seed = x.args.seed })
+    local rows, details = losses_study.rows(calls, list)
     return { what = what, prefix = prefix, task = task, calls = calls, rows = rows,
         details = details, eps = losses_study.window(keys),
         mu = task == "regression" and keys.mu or nil }

@@ -105,7 +105,7 @@ function M.quantiles(calls, q)
         end
     else
         for draw = 0, bootstrap.DRAWS - 1 do
-            list[#list + 1] = quantile(bootstrap.counts(steps[1], n, 0, draw), edges, n, q)
+            list[#list + 1] = quantile(bootstrap.counts(steps[1], n, bootstrap.seed, draw), edges, n, q)
         end
     end
     return quantile(sum_of(steps, n), edges, n, q), list
