@@ -52,7 +52,7 @@ class LogitDump:
     """
 
     def __init__(self, folder, every=1, start=0, half=False, levels=None, format="npz",
-                 compress=False, room=4, wait=False, append=False):
+                 compress=False, room=8, wait=False, append=False):
         for level in levels or ():
             if not re.fullmatch("[A-Za-z]*[0-9]+", level):
                 raise ValueError(f"level {level!r}: expected letters, then a number: P3, level0")
@@ -129,8 +129,8 @@ class LogitDump:
         self.queue.put(None)
         thread.join()
         if self.left_out:
-            warnings.warn(f"{self.folder}: {len(self.left_out)} steps came faster than they could "
-                          f"be written and are left out, the first {self.left_out[0]}; "
+            warnings.warn(f"{self.folder}: left out because they came faster than they could be "
+                          f"written: {len(self.left_out)}, the first step {self.left_out[0]}; "
                           "every=, room= or wait=True")
         if self.error:
             raise self.error

@@ -105,7 +105,7 @@ function TestDumpHook.test_the_weight_of_BCE_itself_is_recorded()
 end
 
 function TestDumpHook.test_a_slow_disk_costs_steps_that_are_told_or_time()
-    local left_out = said.full_False[1]:match "(%d) steps came faster"
+    local left_out = said.full_False[1]:match "written: (%d), the first step 3;"
     local _, written = names_in "full_False":gsub("npz", "")
     lu.assertTrue(written >= 2 and written < 6)
     lu.assertEquals(tonumber(left_out), 6 - written)

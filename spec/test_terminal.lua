@@ -96,10 +96,12 @@ function TestTerminal:test_ctrl_c_drops_the_line_and_the_lines_before_it()
     for _, environment in ipairs { PLAIN, EDITED } do
         local t = self:prompt("", environment)
         t:type "1 + "
+        t:expect "1 + "
         t:interrupt()
         t:type "for i = 1, 3 do\n"
         t:expect "...> "
         t:type "print(i"
+        t:expect "print(i"
         t:interrupt()
         lu.assertStrContains(t:say "2 * 3", "\n6")
         lu.assertEquals(t:leave(), 0)

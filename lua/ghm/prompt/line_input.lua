@@ -27,7 +27,9 @@ Input.__index = Input
 local HISTORY, KEPT = "~/.ghm_history", 1000
 
 -- Waits for input -> true, or false when Ctrl-C came first. A signal ends a wait, but not one that
--- begins just after it: hence the looks in between.
+-- begins just after it: hence the looks in between. Ctrl-C within microseconds of a letter throws
+-- the letter away when this has promised it: readline then waits for the next one, and sees Ctrl-C
+-- after that.
 local function wait()
     repeat
         if C.ghm_interrupted() ~= 0 then

@@ -71,7 +71,7 @@ function M.middle(list)
     end
 end
 
--- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed (M.seed), opts.draws.
+-- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed, opts.draws.
 function M.draws(n, opts)
     local count, seed = opts and opts.draws or M.DRAWS, opts and opts.seed or M.seed
     return function(_, draw)

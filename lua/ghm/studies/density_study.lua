@@ -152,9 +152,11 @@ function M.chance(R, S)
         local share = (R[j] + S[j]) / (n + m)
         a[j], b[j] = n * share, m * share
     end
+    local function drawn(mean, draw)
+        return harmonise.list(bootstrap.counts(mean, bins, bootstrap.seed, draw), bins)
+    end
     for draw = 1, M.CHANCE_DRAWS do
-        values[draw] = M.distance(harmonise.list(bootstrap.counts(a, bins, bootstrap.seed, 2 * draw),
-            bins), harmonise.list(bootstrap.counts(b, bins, bootstrap.seed, 2 * draw + 1), bins)) or 0
+        values[draw] = M.distance(drawn(a, 2 * draw), drawn(b, 2 * draw + 1)) or 0
     end
     return bootstrap.quantile(values, 0.95)
 end

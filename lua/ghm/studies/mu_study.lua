@@ -105,7 +105,8 @@ function M.quantiles(calls, q)
         end
     else
         for draw = 0, bootstrap.DRAWS - 1 do
-            list[#list + 1] = quantile(bootstrap.counts(steps[1], n, bootstrap.seed, draw), edges, n, q)
+            local drawn = bootstrap.counts(steps[1], n, bootstrap.seed, draw)
+            list[#list + 1] = quantile(drawn, edges, n, q)
         end
     end
     return quantile(sum_of(steps, n), edges, n, q), list
