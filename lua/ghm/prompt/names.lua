@@ -28,7 +28,8 @@ local known = {
             .. "are given here. {loss = \"ghmr\"} reads the boxes." },
     density = { run = pictures.density, spec = pictures.density_spec,
         use = "density(s, {bins = 30})", brief = "how the gradient norms are distributed",
-        says = "Draws the density of gradient norms in unit regions beside the exact one." },
+        says = "Draws the density of gradient norms in unit regions beside the exact one. "
+            .. "{by = \"group,level,class\"} asks the script density: who has which." },
     sweep = { study = "sweep_bins", use = 'r = sweep(s, {bins = "5:50:5"})' },
     plot = { run = pictures.plot, spec = pictures.plot_spec, use = 'plot(r, "bins", "loss")',
         brief = "one column of a result against another",

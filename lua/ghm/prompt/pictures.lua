@@ -45,8 +45,12 @@ end
 M.density_spec = { name = "density", keys = keys { "bins", "mu", "eps", single = true },
     options = save_option }
 
--- value: a stream or data; options: of density_spec.
+-- value: a stream or data; options: of density_spec, or with `by` those of the script density,
+-- which then is asked: it reads the dump again for classes.
 function M.density(value, options)
+    if type(options) == "table" and options.by then
+        return commands.ask("density", value, options)
+    end
     local stream, args = commands.stream(value), asked.args(M.density_spec, options)
     local bins, mu = args.keys.bins, stream.task == "regression" and args.keys.mu or nil
     local calls = stream:calls_for({ bins = bins, mu = mu }, {})
