@@ -64,7 +64,7 @@ function Browser:receive()
     while true do
         local letter = self.from:read(1)
         if letter == nil then
-            local said = io.open(self.folder.path .. "/said"):read "*a"
+            local said = assert(posix.read_file(self.folder.path .. "/said"))
             error("Chromium has ended: " .. said:sub(-300))
         elseif letter == "\0" then
             break

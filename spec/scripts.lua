@@ -65,10 +65,7 @@ function Place:listing(below)
 end
 
 function Place:read(name)
-    local file = assert(io.open(self.folder.path .. "/" .. name, "rb"))
-    local text = file:read "*a"
-    file:close()
-    return text
+    return assert(posix.read_file(self.folder.path .. "/" .. name))
 end
 
 -- What the environment of a script holds: a sanitized library needs these.
@@ -99,9 +96,7 @@ function Place:run(script, words, environment)
         :format(posix.quote(self.folder.path), posix.quote(os.getenv "PATH"),
         posix.quote(self.folder.path), M.kept(), environment or "", posix.quote(luajit),
         posix.quote(script), words, errors))
-    local file = assert(io.open(errors))
-    local result = { code = code, out = out, err = file:read "*a" }
-    file:close()
+    local result = { code = code, out = out, err = assert(posix.read_file(errors)) }
     os.remove(errors)
     return result
 end

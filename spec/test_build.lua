@@ -14,9 +14,7 @@ local library = os.getenv "GHM_LIBRARY" or root .. "/build/libghm.so"
 function TestLibrary.test_exports_its_contract_and_nothing_else()
     local output, status = posix.capture("nm -D --defined-only " .. posix.quote(library))
     lu.assertEquals(status, 0)
-    local file = assert(io.open(root .. "/core/ghm.h"))
-    local header = file:read "*a"
-    file:close()
+    local header = assert(posix.read_file(root .. "/core/ghm.h"))
     local n = 0
     for symbol in output:gmatch "%S+ %u ([^\n]+)" do
         lu.assertStrContains(header, symbol .. "(")
@@ -87,8 +85,7 @@ end
 function TestDeps:deps(groups)
     local output, status = posix.capture(("PATH=%s %s/.ci/deps %s 2>&1 </dev/null"):format(
         posix.quote(self.folder.path), posix.quote(root), groups))
-    local file = io.open(self.log)
-    return output, status, file and file:read "*a" or ""
+    return output, status, posix.read_file(self.log) or ""
 end
 
 function TestDeps:test_is_silent_when_nothing_is_missing()

@@ -142,9 +142,7 @@ local function script(body, words, redirect)
         .. body .. "\nend)\n")
     local output, code = posix.capture(("luajit %s %s 2>%s %s"):format(posix.quote(path),
         words or "", posix.quote(errors), redirect or ""))
-    local file = assert(io.open(errors))
-    local said = file:read "*a"
-    file:close()
+    local said = assert(posix.read_file(errors))
     os.remove(path)
     os.remove(errors)
     assert(os.remove(folder))

@@ -51,7 +51,7 @@ end
 function TestEvaluate:test_golden_numbers_come_out_of_the_command()
     local folder = scripts.root .. "/spec/golden/"
     local checked = 0
-    for c, case in ipairs(json.decode(assert(io.open(folder .. "manifest.json")):read "*a")) do
+    for c, case in ipairs(json.decode(assert(posix.read_file(folder .. "manifest.json")))) do
         local words = not case.eps and golden_words(folder, case, c % 2 == 0)
         local at = 0
         for line in (words and self.place:fine("evaluate", words) or ""):gmatch "[^\n]+" do

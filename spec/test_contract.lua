@@ -15,9 +15,7 @@ local root = debug.getinfo(1, "S").source:match "^@(.*)/spec/[^/]*$"
 local library = os.getenv "GHM_LIBRARY" or root .. "/build/libghm.so"
 
 local function header()
-    local file = assert(io.open(root .. "/core/ghm.h"))
-    local text = file:read "*a"
-    file:close()
+    local text = assert(posix.read_file(root .. "/core/ghm.h"))
     return text, text:match "/%* cdef: begin %*/(.*)/%* cdef: end %*/"
 end
 

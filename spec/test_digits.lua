@@ -6,6 +6,7 @@ local array = require "ghm.array"
 local dump = require "ghm.dumps.dump"
 local inflate = require "ghm.dumps.inflate"
 local json = require "ghm.show.json"
+local posix = require "ghm.posix"
 local provenance = require "ghm.runner.provenance"
 local scripts = require "scripts"
 
@@ -15,10 +16,7 @@ _G.TestDigits = TestDigits
 local folder = scripts.root .. "/experiments/digits"
 
 local function manifest()
-    local file = assert(io.open(folder .. "/digits_manifest.json"))
-    local text = file:read "*a"
-    file:close()
-    return assert(json.decode(text))
+    return assert(json.decode(assert(posix.read_file(folder .. "/digits_manifest.json"))))
 end
 
 function TestDigits.test_the_manifest_says_how_the_dump_was_made()

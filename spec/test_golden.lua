@@ -6,10 +6,11 @@ local ffi = require "ffi"
 local ghm = require "ghm"
 local clib = require "ghm.clib"
 local close = require "close"
+local posix = require "ghm.posix"
 local samples = require "samples"
 
 local folder = debug.getinfo(1, "S").source:match "^@(.*)/[^/]*$" .. "/golden/"
-local manifest = ghm.json.decode(assert(io.open(folder .. "manifest.json")):read "*a")
+local manifest = ghm.json.decode(assert(posix.read_file(folder .. "manifest.json")))
 
 local TestGolden = {}
 _G.TestGolden = TestGolden

@@ -10,10 +10,7 @@ local text = require "ghm.show.text"
 local folder
 
 local function contents(path)
-    local file = assert(io.open(path, "rb"), path)
-    local all = file:read "*a"
-    file:close()
-    return all
+    return assert(posix.read_file(path))
 end
 
 local function steps(label, edges, values)

@@ -24,10 +24,7 @@ function TestRun.tearDown()
 end
 
 local function contents(path)
-    local file = assert(io.open(path, "rb"))
-    local all = file:read "*a"
-    file:close()
-    return all
+    return assert(posix.read_file(path))
 end
 
 local function listing(path)
@@ -102,6 +99,17 @@ function TestRun.test_place_that_is_no_folder_is_one_fault()
         "cannot make folder")
     fails(1, run.create, { out = "/proc/nothing/here", experiment = "x" })
     lu.assertEquals(contents(folder .. "/file"), "x")
+end
+
+function TestRun.test_a_file_is_read_to_the_byte_or_the_reason_is_told()
+    local all = "\0\r\n\255\26last"
+    for _, text in ipairs { all, "" } do
+        posix.write_file(folder .. "/file", text)
+        lu.assertEquals({ posix.read_file(folder .. "/file") }, { text })
+    end
+    lu.assertEquals({ posix.read_file(folder) }, { nil, folder .. ": Is a directory" })
+    lu.assertEquals({ posix.read_file(folder .. "/no") },
+        { nil, folder .. "/no: No such file or directory" })
 end
 
 -- A file size limit stands in for a full disk: the write fails half-way, as it does there.

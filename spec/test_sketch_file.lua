@@ -21,10 +21,7 @@ function TestSketchFile:tearDown()
 end
 
 local function read(path)
-    local file = assert(io.open(path, "rb"))
-    local all = file:read "*a"
-    file:close()
-    return all
+    return assert(posix.read_file(path))
 end
 
 -- name -> sketch, of every kind

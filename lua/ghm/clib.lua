@@ -16,12 +16,10 @@ local source = debug.getinfo(1, "S").source:sub(2)
 local here = posix.real_path(source):match "^(.*)/lua/ghm/clib%.lua$"
 
 local function declarations(path)
-    local file = io.open(path)
-    if not file then
-        fault.raise("failed", "%s is missing: the library needs its header", path)
+    local text, reason = posix.read_file(path)
+    if not text then
+        fault.raise("failed", "the library needs its header: %s", reason)
     end
-    local text = file:read "*a"
-    file:close()
     local from = select(2, text:find("/* cdef: begin */", 1, true))
     local to = text:find("/* cdef: end */", 1, true)
     assert(from and to, "ghm.h has lost its cdef marks")

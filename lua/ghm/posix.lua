@@ -151,6 +151,21 @@ function M.random_name(n)
     end))
 end
 
+-- The bytes of a whole file, or nil and why not: "PATH: reason", as io.open says it.
+function M.read_file(path)
+    local file, reason = io.open(path, "rb")
+    if not file then
+        return nil, reason
+    end
+    local all
+    all, reason = file:read "*a" -- a folder opens, and has nothing to read
+    file:close()
+    if not all then
+        return nil, path .. ": " .. reason
+    end
+    return all
+end
+
 local function fill(file, text)
     local ok, reason = file:write(text)
     if ok then

@@ -19,11 +19,7 @@ Child.__index = Child
 local ALLOCATOR = "MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=536870912"
 
 local function last_words(self)
-    local file = io.open(self.log)
-    local words = file and file:read "*a" or ""
-    if file then
-        file:close()
-    end
+    local words = posix.read_file(self.log) or ""
     return text.one_line(words:match "([^\n]+)%s*$" or "it said nothing")
 end
 

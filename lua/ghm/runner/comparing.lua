@@ -4,7 +4,6 @@
 local condition = require "ghm.runner.condition"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
 local nearest = require "ghm.nearest"
 local resume = require "ghm.runner.resume"
 local runs = require "ghm.runner.runs"
@@ -14,15 +13,6 @@ local M = {}
 
 local function letter(k)
     return string.char(64 + k)
-end
-
-local function read_json(path)
-    local file = io.open(path, "rb")
-    local value = file and json.decode(file:read "*a")
-    if file then
-        file:close()
-    end
-    return type(value) == "table" and value or {}
 end
 
 -- What made a run's numbers: name -> { shown, same }, texts; equal where `same` is.
@@ -72,7 +62,7 @@ local function open(dir, out)
         fault.raise("mismatch", "%s has no results to compare: %s", run.dir, rows.message)
     end
     return { run = run, rows = rows, names = names,
-        settings = settings_of(run, read_json(run:path "provenance.json")) }
+        settings = settings_of(run, run:read_json "provenance.json") }
 end
 
 -- The axes by which rows are told apart: those of A that the others have too, and along which some

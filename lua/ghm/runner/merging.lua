@@ -13,20 +13,10 @@ local shards = require "ghm.runner.shards"
 
 local M = {}
 
-local function contents(path)
-    local file = io.open(path, "rb")
-    local all = file and file:read "*a"
-    if file then
-        file:close()
-    end
-    return all
-end
-
 -- The steps that a shard which is done says it refused: name -> reason.
 local function refused_by(run)
-    local facts = json.decode(contents(run:path "provenance.json") or "")
     local refused = {}
-    for _, one in ipairs(type(facts) == "table" and facts.failed or {}) do
+    for _, one in ipairs(run:read_json("provenance.json").failed or {}) do
         refused[one.step] = one.reason
     end
     return refused
@@ -110,7 +100,7 @@ function M.merge(dirs, out, name)
     posix.make_folders(run:path "sketches")
     for k, step in ipairs(info.steps) do
         local shard = owner[k]
-        local bytes = contents(shard.run:path(reading.kept_name(k)))
+        local bytes = posix.read_file(shard.run:path(reading.kept_name(k)))
         if bytes then
             run:write(reading.kept_name(k), bytes)
         else

@@ -32,20 +32,11 @@ local function check_unchanged(run, step, file)
     end
 end
 
-local function first_line(path)
-    local file = io.open(path)
-    local line = file and file:read "*l"
-    if file then
-        file:close()
-    end
-    return line
-end
-
 -- Lets the steps that the run has give their kept sketches. A damaged one is made again.
 local function reuse(run, source)
     for _, step in ipairs(source.steps) do
-        local path, refused = run:path(M.kept_name(step.index)),
-            first_line(run:path(M.refused_name(step.index)))
+        local path = run:path(M.kept_name(step.index))
+        local refused = posix.read_file(run:path(M.refused_name(step.index)))
         local there = not step.saved and posix.stamp(path) ~= nil
         local ok, kept = false, nil
         if there then
@@ -53,7 +44,7 @@ local function reuse(run, source)
         end
         if refused then
             step.load = function()
-                fault.raise("dump", "%s", refused)
+                fault.raise("dump", "%s", refused:match "^[^\n]*")
             end
         elseif ok and #kept == 1 and kept[1].name == step.name then
             check_unchanged(run, step, kept[1].file)

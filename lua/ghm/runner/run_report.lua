@@ -7,15 +7,6 @@ local text = require "ghm.show.text"
 
 local M = {}
 
-local function read(path)
-    local file = io.open(path, "rb")
-    local all = file and file:read "*a"
-    if file then
-        file:close()
-    end
-    return all
-end
-
 local function sorted_keys(t)
     local keys = {}
     for key in pairs(t) do
@@ -118,7 +109,7 @@ end
 function M.write(run, found, facts, about)
     local figures = {}
     for k, entry in ipairs(about.figures) do
-        local drawn = read(run:path("plots/" .. entry.name .. ".svg"))
+        local drawn = posix.read_file(run:path("plots/" .. entry.name .. ".svg"))
         figures[k] = { title = entry.figure.title or entry.name, svg = drawn,
             problem = not drawn and about.complaint or nil }
     end

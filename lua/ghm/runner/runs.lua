@@ -5,7 +5,7 @@
 --   run.dir  run.info                       the folder; what run.json says
 --   run:path(name)                          where a file of the run lies
 --   run:write(name, text)                   whole or not at all; folders in `name` are made
---   run:write_json(name, value)   run:write_csv(name, rows, columns)
+--   run:write_json(name, value)   run:read_json(name)   run:write_csv(name, rows, columns)
 --
 -- A folder that cannot be made or a disk that is full is the fault "failed" (exit 1), not a usage
 -- error: the same command works once the disk is mended. One line, nothing half-written.
@@ -37,6 +37,12 @@ end
 
 function Run:write_json(name, value)
     self:write(name, json.encode(value, { indent = 2 }) .. "\n")
+end
+
+-- What a file of the run says; {} where it is not there or was cut short.
+function Run:read_json(name)
+    local value = json.decode(posix.read_file(self:path(name)) or "")
+    return type(value) == "table" and value or {}
 end
 
 function Run:write_csv(name, rows, columns)
@@ -98,12 +104,11 @@ function M.open(dir, out)
         dir = newest and latest:match "^.*/" .. newest:match "[^/]*$" or latest
     end
     dir = #dir > 1 and dir:gsub("/+$", "") or dir
-    local file = io.open(dir .. "/run.json", "rb")
-    if not file then
+    local said = posix.read_file(dir .. "/run.json")
+    if not said then
         fault.raise("mismatch", "'%s' is no run folder: it has no run.json", dir)
     end
-    local info, reason = json.decode(file:read "*a")
-    file:close()
+    local info, reason = json.decode(said)
     if type(info) ~= "table" then
         fault.raise("mismatch", "%s/run.json: %s", dir, reason or "expected an object")
     elseif info.schema ~= M.SCHEMA then

@@ -131,14 +131,9 @@ end
 -- path -> list of rows keyed by the names of the header, list of those names.
 -- Fault "failed" for what cannot be opened, "usage" for a malformed file (line counted from 1).
 function M.read(path)
-    local file, reason = io.open(path, "rb")
-    local all = file and file:read "*a"
-    if file then
-        file:close()
-    end
+    local all, reason = posix.read_file(path)
     if not all then
-        fault.raise("failed", "cannot read '%s': %s", path,
-            reason and reason:gsub("^.*: ", "") or "it is a folder")
+        fault.raise("failed", "cannot read %s", reason)
     end
     local function refuse(at, what)
         local _, breaks = all:sub(1, at - 1):gsub("\n", "")

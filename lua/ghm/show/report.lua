@@ -23,9 +23,7 @@ local escape = html.escape
 -- The text of a file beside this one and its hash as a content security policy writes it.
 local function asset(name)
     local path = here .. "/" .. name
-    local file = assert(io.open(path, "rb"))
-    local text = file:read "*a"
-    file:close()
+    local text = assert(posix.read_file(path))
     local quoted = posix.quote(path)
     local hash, status = posix.capture(("sha256sum <%s | cut -c1-64 | tr a-f A-F "
         .. "| basenc --base16 -d | base64"):format(quoted))
