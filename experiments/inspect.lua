@@ -11,7 +11,7 @@ local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local inspected = require "ghm.show.inspected"
 local inspection = require "ghm.dumps.inspection"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local saved = require "ghm.dumps.saved"
 local text = require "ghm.show.text"
 

@@ -10,7 +10,7 @@
 --   b:requests()                             addresses asked for beyond the page itself
 
 local bytes = require "dump_bytes"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 
 local M = {}

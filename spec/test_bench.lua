@@ -9,7 +9,7 @@ local device = require "ghm.device"
 local fault = require "ghm.fault"
 local gates = require "ghm.bench.bench_gates"
 local harmonise = require "ghm.harmonise"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local child = require "ghm.bench.bench_child"
 local posix = require "ghm.posix"
 

@@ -5,7 +5,7 @@ local bytes = require "dump_bytes"
 local close = require "close"
 local csv = require "ghm.show.csv"
 local float32 = require("oracle").float32
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local scripts = require "scripts"
 

@@ -2,7 +2,7 @@
 
 local lu = require "luaunit"
 local csv = require "ghm.show.csv"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local scripts = require "scripts"
 local text = require "ghm.show.text"

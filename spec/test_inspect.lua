@@ -1,6 +1,6 @@
 local lu = require "luaunit"
 local bytes = require "dump_bytes"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local samples = require "samples"
 local saved = require "ghm.dumps.saved"

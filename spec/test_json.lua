@@ -3,7 +3,7 @@
 local lu = require "luaunit"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 
 local TestJson = {}
 _G.TestJson = TestJson

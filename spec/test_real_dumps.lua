@@ -6,7 +6,7 @@ local ffi = require "ffi"
 local lu = require "luaunit"
 local array = require "ghm.array"
 local bytes = require "dump_bytes"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local scripts = require "scripts"
 

@@ -4,7 +4,7 @@
 
 local lu = require "luaunit"
 local browser = require "browser"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
 local scripts = require "scripts"

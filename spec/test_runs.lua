@@ -3,7 +3,7 @@
 local lu = require "luaunit"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local provenance = require "ghm.runner.provenance"
 local run = require "ghm.runner.runs"

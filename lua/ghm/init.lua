@@ -4,7 +4,8 @@ local losses = require "ghm.losses"
 
 local modules = {
     array = "ghm.array", batch = "ghm.batch", device = "ghm.device", fault = "ghm.fault",
-    harmonise = "ghm.harmonise", sketch = "ghm.sketches", softmax = "ghm.softmax",
+    harmonise = "ghm.harmonise", json = "ghm.json", sketch = "ghm.sketches",
+    softmax = "ghm.softmax",
     dump = "ghm.dumps.dump", source = "ghm.dumps.source",
     sweep = "ghm.studies.sweep", calls = "ghm.studies.calls",
     momentum_study = "ghm.studies.momentum_study",
@@ -19,7 +20,7 @@ local modules = {
     cli = "ghm.runner.cli", experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",
     runs = "ghm.runner.runs", merging = "ghm.runner.merging", sketching = "ghm.runner.sketching",
     comparing = "ghm.runner.comparing",
-    csv = "ghm.show.csv", json = "ghm.show.json", text = "ghm.show.text",
+    csv = "ghm.show.csv", text = "ghm.show.text",
 }
 
 local M = { version = require("ghm.clib").version, modules = modules }

@@ -6,7 +6,7 @@
 
 local clib = require "ghm.clib"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local text = require "ghm.show.text"
 

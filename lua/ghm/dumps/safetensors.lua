@@ -2,7 +2,7 @@
 
 local array = require "ghm.array"
 local elements = require "ghm.dumps.elements"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local uint = require "ghm.dumps.little"
 
 local M = { format = "safetensors", extensions = { "safetensors" } }

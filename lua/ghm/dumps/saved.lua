@@ -11,7 +11,7 @@
 
 local declared = require "ghm.declared"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local mapfile = require "ghm.dumps.mapfile"
 local sketches = require "ghm.sketches"
 local text = require "ghm.show.text"

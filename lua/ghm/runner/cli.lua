@@ -39,7 +39,7 @@
 local axis = require "ghm.runner.axis"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local nearest = require "ghm.nearest"
 local options = require "ghm.runner.options"
 local posix = require "ghm.posix"

@@ -3,7 +3,7 @@
 
 local cli = require "ghm.runner.cli"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local options = require "ghm.runner.options"
 local posix = require "ghm.posix"
 local reading = require "ghm.runner.reading"

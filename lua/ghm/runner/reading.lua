@@ -2,7 +2,7 @@
 -- So a run that was stopped goes on where it was, and one that is done has all that a study asks.
 
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
 local provenance = require "ghm.runner.provenance"

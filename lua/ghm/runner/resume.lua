@@ -5,7 +5,7 @@
 --   resume.open(spec, args) -> the args of that run, with what the new command may choose; the run
 
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local options = require "ghm.runner.options"
 local runs = require "ghm.runner.runs"
 

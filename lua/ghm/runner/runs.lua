@@ -12,7 +12,7 @@
 
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 
 local M = {}

@@ -3,7 +3,7 @@
 local cli = require "ghm.runner.cli"
 local csv = require "ghm.show.csv"
 local device = require "ghm.device"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local text = require "ghm.show.text"
 
 local M = {}

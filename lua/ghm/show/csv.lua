@@ -8,7 +8,7 @@
 -- Lines end with \n alone: awk, cut and diff take RFC 4180's \r as part of the last field.
 
 local fault = require "ghm.fault"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local posix = require "ghm.posix"
 
 local M = {}

@@ -5,8 +5,9 @@
 --   html.table(rows, columns, opts)    the columns that differ, as a table; the others as a list
 --   html.list { {name, value or lines}, ... }   a description list
 
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local text = require "ghm.show.text"
+local utf8 = require "ghm.utf8"
 
 local M = {}
 
@@ -17,7 +18,7 @@ local REPLACEMENT = "\239\191\189" -- U+FFFD
 -- Control characters and the marks that turn the direction of writing, with which one name can pass
 -- for another, become U+FFFD; tabs and line ends become blanks.
 function M.escape(value)
-    local s = text.utf8(tostring(value)):gsub("[\t\r\n]", " "):gsub("%c", REPLACEMENT)
+    local s = utf8.clean(tostring(value)):gsub("[\t\r\n]", " "):gsub("%c", REPLACEMENT)
     s = s:gsub("\194[\128-\159]", REPLACEMENT):gsub("\226\128[\170-\174]", REPLACEMENT)
         :gsub("\226\129[\166-\169]", REPLACEMENT)
     return (s:gsub("[&<>\"']", entities))

@@ -2,7 +2,7 @@
 
 local array = require "ghm.array"
 local inspection = require "ghm.dumps.inspection"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local roles = require "ghm.dumps.roles"
 local text = require "ghm.show.text"
 

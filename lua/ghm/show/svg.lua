@@ -2,6 +2,7 @@
 -- nothing but drawing may come in with them.
 
 local text = require "ghm.show.text"
+local utf8 = require "ghm.utf8"
 
 local M = {}
 
@@ -82,7 +83,7 @@ function M.inline(svg, prefix, more)
     if refused then
         return nil, text.one_line(refused) .. " is not allowed"
     end
-    return text.utf8(out)
+    return utf8.clean(out)
 end
 
 return M

@@ -4,49 +4,9 @@
 --   text.number(12400000) "12.4 M"   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
 --   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
 
+local utf8 = require "ghm.utf8"
+
 local M = {}
-
--- Bytes of the UTF-8 character that begins at byte i and its code point, or nil where the bytes
--- are no valid UTF-8 (overlong forms, surrogates and values over 0x10FFFF included).
-function M.utf8_at(s, i)
-    local a, b, c, d = s:byte(i, i + 3)
-    if a < 0x80 then
-        return 1, a
-    elseif a < 0xC2 or a > 0xF4 or not b or b < 0x80 or b > 0xBF then
-        return nil
-    elseif a < 0xE0 then
-        return 2, (a - 0xC0) * 64 + b - 0x80
-    elseif not c or c < 0x80 or c > 0xBF then
-        return nil
-    elseif a < 0xF0 then
-        local code = ((a - 0xE0) * 64 + b - 0x80) * 64 + c - 0x80
-        if code >= 0x800 and (code < 0xD800 or code > 0xDFFF) then
-            return 3, code
-        end
-        return nil
-    elseif not d or d < 0x80 or d > 0xBF then
-        return nil
-    end
-    local code = (((a - 0xF0) * 64 + b - 0x80) * 64 + c - 0x80) * 64 + d - 0x80
-    if code >= 0x10000 and code <= 0x10FFFF then
-        return 4, code
-    end
-    return nil
-end
-
--- Any bytes as UTF-8, which is all that JSON and HTML hold: a byte of no character becomes U+FFFD.
-function M.utf8(s)
-    if not s:find "[\128-\255]" then
-        return s
-    end
-    local parts, i = {}, 1
-    while i <= #s do
-        local n = M.utf8_at(s, i)
-        parts[#parts + 1] = n and s:sub(i, i + n - 1) or "\239\191\189"
-        i = i + (n or 1)
-    end
-    return table.concat(parts)
-end
 
 -- ranges drawn two columns wide (East Asian wide forms, emoji) or none (combining marks)
 local wide = { { 0x1100, 0x115F }, { 0x2E80, 0xA4CF }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF },
@@ -66,7 +26,7 @@ end
 local function each_character(s, visit)
     local i = 1
     while i <= #s do
-        local n, code = M.utf8_at(s, i)
+        local n, code = utf8.at(s, i)
         local columns = 1
         if n and n > 1 then
             columns = within(code, none) and 0 or within(code, wide) and 2 or 1

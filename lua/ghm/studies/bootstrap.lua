@@ -11,7 +11,7 @@
 
 local clib = require "ghm.clib"
 local ffi = require "ffi"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 
 local C = clib.C
 local M = {}

@@ -7,7 +7,7 @@ local bootstrap = require "ghm.studies.bootstrap"
 local clib = require "ghm.clib"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
-local json = require "ghm.show.json"
+local json = require "ghm.json"
 local sweep = require "ghm.studies.sweep"
 local text = require "ghm.show.text"
 

@@ -12,7 +12,7 @@
 -- become the strings "nan", "inf", "-inf": JSON has no such numbers, null would hide which of
 -- them it was, and a reader that expects a number fails loudly on a string.
 
-local text = require "ghm.show.text"
+local utf8 = require "ghm.utf8"
 
 local M = {}
 
@@ -49,7 +49,7 @@ local function escape(c)
 end
 
 local function quoted(s)
-    return '"' .. text.utf8(s):gsub('[%z\1-\31"\\]', escape) .. '"'
+    return '"' .. utf8.clean(s):gsub('[%z\1-\31"\\]', escape) .. '"'
 end
 
 -- A number as JSON and CSV write it: integers without a fraction, else the shortest of 15, 16
@@ -172,19 +172,6 @@ local function skip(s, i)
     return s:find("[^ \t\r\n]", i) or #s + 1
 end
 
-local function utf8_of(code)
-    if code < 0x80 then
-        return string.char(code)
-    elseif code < 0x800 then
-        return string.char(0xC0 + math.floor(code / 64), 0x80 + code % 64)
-    elseif code < 0x10000 then
-        return string.char(0xE0 + math.floor(code / 4096),
-            0x80 + math.floor(code / 64) % 64, 0x80 + code % 64)
-    end
-    return string.char(0xF0 + math.floor(code / 262144), 0x80 + math.floor(code / 4096) % 64,
-        0x80 + math.floor(code / 64) % 64, 0x80 + code % 64)
-end
-
 local function read_unicode(s, i)
     local function unit(at)
         local hex = s:match("^\\u(%x%x%x%x)", at)
@@ -194,13 +181,13 @@ local function read_unicode(s, i)
     if not high then
         refuse(i, "expected four hexadecimal digits after \\u")
     elseif high < 0xD800 or high > 0xDFFF then
-        return utf8_of(high), i + 6
+        return utf8.of(high), i + 6
     end
     local low = unit(i + 6)
     if high > 0xDBFF or not low or low < 0xDC00 or low > 0xDFFF then
         refuse(i, "a surrogate stands alone")
     end
-    return utf8_of(0x10000 + (high - 0xD800) * 1024 + low - 0xDC00), i + 12
+    return utf8.of(0x10000 + (high - 0xD800) * 1024 + low - 0xDC00), i + 12
 end
 
 local function read_string(s, start)
@@ -285,7 +272,8 @@ local function read_object(s, i, depth)
         end
         local key, after = read_string(s, i)
         if object[key] ~= nil then
-            refuse(i, "the key " .. quoted(text.fit(key, 40)) .. " occurs twice")
+            local shown = #key > 40 and key:sub(1, 40) .. "..." or key
+            refuse(i, "the key " .. quoted(shown) .. " occurs twice")
         end
         i = skip(s, after)
         if s:sub(i, i) ~= ":" then
@@ -328,7 +316,7 @@ end
 local function read_text(s)
     local at = s:find "[\128-\255]"
     while at do
-        local n = text.utf8_at(s, at)
+        local n = utf8.at(s, at)
         if not n then
             refuse(at, "not UTF-8")
         end
