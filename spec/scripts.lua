@@ -1,5 +1,6 @@
 -- Runs the scripts of experiments/ as a user does: a process of its own, in a folder of its own,
--- with nothing in its environment but PATH and HOME. And makes the small dumps that they read.
+-- with nothing in its environment but PATH and HOME. And makes the small dumps that they read, by
+-- itself or in Python.
 
 local lu = require "luaunit"
 local bytes = require "dump_bytes"
@@ -99,6 +100,32 @@ function Place:run(script, words, environment)
     local result = { code = code, out = out, err = assert(posix.read_file(errors)) }
     os.remove(errors)
     return result
+end
+
+-- The peers of the bench, or else what the system has.
+local function python()
+    local peers = M.root .. "/build/peers/bin/python"
+    return posix.real_path(peers) and peers or "python3"
+end
+
+-- Runs a script of spec/ in the python that has the libraries which specs compare with, on a folder
+-- -> its exit code, what it said; nil where there is no python.
+function M.run_python(script, folder)
+    local said, code = posix.capture(("%s %s %s 2>&1"):format(posix.quote(python()),
+        posix.quote(M.root .. "/spec/" .. script), posix.quote(folder)))
+    if code == 127 then -- the shell's word for a command that is not there
+        return nil
+    end
+    return code, said
+end
+
+-- Skips the test where that python has not got a library; with GHM_REQUIRE_PEERS=1 it fails.
+function M.skip_without(library, there)
+    if not there then
+        local absent = ("no %s in %s: make bench-peers"):format(library, python())
+        lu.assertNotEquals(os.getenv "GHM_REQUIRE_PEERS", "1", absent)
+        lu.skip(absent)
+    end
 end
 
 -- Runs a command that must fail with this code and say exactly one line, which holds every text of

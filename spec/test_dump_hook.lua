@@ -4,26 +4,19 @@
 local lu = require "luaunit"
 local close = require "close"
 local ghm = require "ghm"
-local posix = require "ghm.posix"
 local scripts = require "scripts"
 
 local TestDumpHook = {}
 _G.TestDumpHook = TestDumpHook
 
-local NO_TORCH, NO_PYTHON = 3, 127
+local NO_TORCH = 3
 local place, said, problem
 
 function TestDumpHook.setupClass()
     place = scripts.place()
-    local peers = scripts.root .. "/build/peers/bin/python"
-    local python = posix.real_path(peers) and peers or "python3"
-    local told, status = posix.capture(("%s %s %s 2>&1"):format(posix.quote(python),
-        posix.quote(scripts.root .. "/spec/make_hooked_dumps.py"), posix.quote(place.folder.path)))
-    if status == 0 then
-        said = assert(ghm.json.decode(place:read "said.json"))
-    elseif status ~= NO_TORCH and status ~= NO_PYTHON then
-        problem = told
-    end
+    local code, told = scripts.run_python("make_hooked_dumps.py", place.folder.path)
+    said = code == 0 and assert(ghm.json.decode(place:read "said.json")) or nil
+    problem = not said and code ~= NO_TORCH and told or nil
 end
 
 function TestDumpHook.teardownClass()
@@ -32,10 +25,7 @@ end
 
 function TestDumpHook.setUp()
     lu.assertNil(problem)
-    if not said then
-        lu.assertNotEquals(os.getenv "GHM_REQUIRE_PEERS", "1", "no torch")
-        lu.skip "no python with torch: make bench-peers"
-    end
+    scripts.skip_without("torch", said)
 end
 
 -- The rows of evaluate --json.
@@ -81,7 +71,7 @@ function TestDumpHook.test_losses_of_mmdetection_give_a_call_for_each_level()
 end
 
 function TestDumpHook.test_safetensors_hold_the_same_names()
-    lu.skipIf(said.safetensors == ghm.json.null, "no safetensors: make bench-peers")
+    scripts.skip_without("safetensors", said.safetensors ~= ghm.json.null)
     lu.assertEquals(names_in "safetensors", "step_000000.safetensors step_000001.safetensors")
     lu.assertEquals(#evaluate "safetensors", 6)
 end

@@ -15,19 +15,12 @@ _G.TestRealDumps = TestRealDumps
 
 local folder, manifest, problem
 
--- The peers of the bench, or else what the system has.
-local function find_python()
-    local peers = scripts.root .. "/build/peers/bin/python"
-    return posix.real_path(peers) and peers or "python3"
-end
-
 function TestRealDumps.setupClass()
     folder = bytes.folder()
-    local said, status = posix.capture(("%s %s %s 2>&1"):format(posix.quote(find_python()),
-        posix.quote(scripts.root .. "/spec/make_real_dumps.py"), posix.quote(folder.path)))
-    local file = io.open(folder.path .. "/manifest.json")
-    problem = status ~= 0 and status ~= 127 and said or nil -- 127: there is no such command
-    manifest = file and assert(json.decode(file:read "*a")) or { libraries = {}, files = {} }
+    local code, said = scripts.run_python("make_real_dumps.py", folder.path)
+    problem = code ~= 0 and said or nil
+    manifest = code == 0 and assert(json.decode(posix.read_file(folder.path .. "/manifest.json")))
+        or { libraries = {}, files = {} }
 end
 
 function TestRealDumps.teardownClass()
@@ -38,11 +31,7 @@ end
 local function written_by(library)
     lu.assertNil(problem)
     local version = manifest.libraries[library]
-    if not version or version == json.null then
-        local absent = ("no %s in %s: make bench-peers"):format(library, find_python())
-        lu.assertNotEquals(os.getenv "GHM_REQUIRE_PEERS", "1", absent)
-        lu.skip(absent)
-    end
+    scripts.skip_without(library, version and version ~= json.null)
     local files = {}
     for _, file in ipairs(manifest.files) do
         if file.library == library then
@@ -99,5 +88,5 @@ function TestRealDumps.test_elements_of_torch_and_safetensors_are_mapped_where_t
             end
         end
     end
-    lu.skipIf(found == 0, "no file of torch or safetensors: make bench-peers")
+    scripts.skip_without("torch or safetensors", found > 0)
 end
