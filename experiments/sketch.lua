@@ -10,7 +10,8 @@ ghm.cli.main({
     name = "sketch",
     question = "The sketches of a dump in one small file, which other scripts take for the dump.",
     epilog = "The file answers exactly for the bins, mu and beta named here; others are refused. "
-        .. "On a cluster: sketch.lua dump -o run.sketch; at home: sweep_bins.lua run.sketch.",
+        .. ("On a cluster: %s dump -o run.sketch; at home: %s run.sketch."):format(
+            ghm.called.script "sketch", ghm.called.script "sweep_bins"),
     default_dump = "digits",
     shards = true,
     without = { "--out", "--name", "--plot", "--csv", "--json" },

@@ -199,7 +199,7 @@ local cases = {
     { "flickering_n", {}, { { 100, 1 }, { 100, 0 }, { 50, 50 } }, { "2 of 2 successive",
         "step 2 from 2 to 1", "by 2." }, { divide = "all" }, { { 100, 1 }, { 100, 0 } } },
     { "saturated_last_region", { mu = 0.02 }, { { 40, 60 } }, { "60 %", "|d| from 0.0115",
-        "mu = 0.02" }, { mu = 0.02 }, { { 60, 40 } } },
+        "mu = 0.02", "luajit sweep_mu.lua finds one" }, { mu = 0.02 }, { { 60, 40 } } },
     { "beta_limit", { momentum = 0.75 }, { { 999, 1 } }, { "step 1", "weighs 2000",
         "share of 500", "S = 0.25", "beta_max=500" }, {}, { { 999, 1 } } },
     { "beta_limit", { beta_max = 20 }, { { 999, 1 }, { 500, 500 } }, { "beta_max = 20 holds down 1 "

@@ -112,6 +112,13 @@ function TestInstall.test_bash_completes_names_keys_and_options()
     end
 end
 
+function TestInstall.test_what_ghm_tells_to_run_is_ghm()
+    local output = run "ghm sweep bins --loss ghmr mu=1e-4 bins=5 --plot none -q"
+    lu.assertStrContains(output:gsub("%s+", " "), "A larger mu; ghm sweep mu finds one.")
+    lu.assertStrContains(run "ghm sweep bins -h":gsub("%s+", " "), "to add them up: ghm merge ")
+    lu.assertStrContains(run "ghm sketch -h":gsub("%s+", " "), "at home: ghm sweep bins run.sketch")
+end
+
 function TestInstall.test_lua_finds_the_modules()
     local path = staged "/share/lua/5.1"
     local output = run([[luajit -e 'local ghm = require "ghm"

@@ -239,6 +239,15 @@ function TestSession:test_studies_have_the_names_and_the_numbers_of_their_script
     lu.assertStrContains(said, "for bins 5, 7, 10", nil, nil, "read again for another M")
 end
 
+function TestSession:test_warnings_tell_what_can_be_typed_here()
+    self.place.folder:write("lines", 'd = load({}, {loss = "ghmr"})\n'
+        .. "sweep(d, {mu = 1e-4, bins = 5})\nsave 's.lua'\n")
+    for _, out in ipairs { self.place:fine("repl", "<lines"),
+        self.place:fine(self.place.folder.path .. "/s.lua", "") } do
+        lu.assertStrContains(out:gsub("%s+", " "), "A larger mu; sweep_mu finds one.")
+    end
+end
+
 function TestSession:test_sketch_files_are_data_too()
     self.place:dump("a.npz", scripts.logits(), scripts.targets())
     self.place:fine("sweep_bins", "a.npz bins=5,10 -q --plot none")

@@ -17,8 +17,9 @@ local modules = {
     density_study = "ghm.studies.density_study", density_figures = "ghm.studies.density_figures",
     losses_figures = "ghm.studies.losses_figures",
     bins_figures = "ghm.studies.bins_figures",
-    cli = "ghm.runner.cli", experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",
-    runs = "ghm.runner.runs", merging = "ghm.runner.merging", sketching = "ghm.runner.sketching",
+    called = "ghm.runner.called", cli = "ghm.runner.cli",
+    experiment = "ghm.runner.experiment", keys = "ghm.runner.keys", runs = "ghm.runner.runs",
+    merging = "ghm.runner.merging", sketching = "ghm.runner.sketching",
     comparing = "ghm.runner.comparing",
     csv = "ghm.show.csv", text = "ghm.show.text",
 }

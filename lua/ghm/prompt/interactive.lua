@@ -2,6 +2,7 @@
 --
 --   interactive.run(args) -> exit code       args: of ghm.cli
 
+local called = require "ghm.runner.called"
 local clib = require "ghm.clib"
 local completion = require "ghm.prompt.completion"
 local device = require "ghm.device"
@@ -55,6 +56,7 @@ local function read(input, typing)
 end
 
 function M.run(args)
+    called.prompt = true
     device.default(device.open(args.device, args.threads))
     clib.check(clib.C.ghm_interrupt_keep())
     local typing = session.new()

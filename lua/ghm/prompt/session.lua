@@ -6,6 +6,7 @@
 --   s:save(path)
 --   session.script(body)            what a saved script calls
 
+local called = require "ghm.runner.called"
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
 local commands = require "ghm.prompt.commands"
@@ -245,6 +246,7 @@ function M.script(body)
         without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--logits", "--pred",
             "--target", "--labels", "--weight", "--calls", "--out", "--name", "--plot", "--csv",
             "--json", "--quiet", "--verbose", "--no-color" } }, function(args)
+        called.prompt = true
         device.default(device.open(args.device, args.threads))
         setfenv(body, M.new().names)()
     end)

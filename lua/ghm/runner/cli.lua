@@ -3,8 +3,6 @@
 --   cli.main(spec, body)      parses `arg`, runs body(args), exits
 --   cli.parse(spec, words)    words -> args; throws fault "usage"
 --   cli.script_dir()          absolute folder of the running script
---   cli.command(words)        what a shell takes to run this script with these words
---   cli.script(name)          how another script is called, "luajit merge.lua" or "ghm merge"
 --   cli.spec_of(path)         the spec of a script, which is not run
 --
 -- spec = {
@@ -119,19 +117,6 @@ function M.script_dir()
     local script = arg and arg[0] or "."
     local path = posix.real_path(script)
     return path and path:match "^(.*)/[^/]*$" or posix.real_path(".") or "."
-end
-
--- The script is named as it was called: by its file, or "ghm sweep bins" (see command.lua).
-function M.command(words)
-    local line = { arg.command or "luajit " .. posix.word(arg[0]) }
-    for _, word in ipairs(words) do
-        line[#line + 1] = posix.word(word)
-    end
-    return table.concat(line, " ")
-end
-
-function M.script(name)
-    return arg.command and "ghm " .. name:gsub("_", " ") or ("luajit %s.lua"):format(name)
 end
 
 -- words (list of strings) -> args, as described above. Throws fault "usage".

@@ -20,6 +20,7 @@
 -- as_good (a list) }, ... } }.
 
 local bootstrap = require "ghm.studies.bootstrap"
+local called = require "ghm.runner.called"
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
 local device = require "ghm.device"
@@ -181,7 +182,7 @@ function M.main(spec)
         end)
         if not ok and run and fault.is(result) and result.kind == "interrupted" then
             result = fault.new("interrupted", "%s; to go on: %s", result.message,
-                cli.command { "--resume", run.dir })
+                called.command { "--resume", run.dir })
         end
         return ok and result or not ok and error(result, 0) or nil
     end)

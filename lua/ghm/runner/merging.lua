@@ -1,6 +1,7 @@
 -- Merging shards: their kept sketches lie together in one run folder, which is then gone on with as
 -- after --resume. So the merged results come from the code, and the numbers, of a single run.
 
+local called = require "ghm.runner.called"
 local cli = require "ghm.runner.cli"
 local fault = require "ghm.fault"
 local json = require "ghm.json"
@@ -128,7 +129,7 @@ end
 function M.finish(run, spec, args)
     local path = ("%s/%s.lua"):format(cli.script_dir(), run.info.experiment)
     local words = { [0] = path, "--resume", run.dir,
-        command = arg.command and "ghm " .. run.info.experiment:gsub("_", " ") }
+        command = arg.command and called.script(run.info.experiment) }
     for name in pairs(options.typed(spec, args.argv)) do
         if name ~= "out" and name ~= "name" then
             words[#words + 1] = option_word(name, args[name])

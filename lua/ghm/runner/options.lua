@@ -2,6 +2,7 @@
 
 local argparse = require "argparse"
 local axis = require "ghm.runner.axis"
+local called = require "ghm.runner.called"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
 local shards = require "ghm.runner.shards"
@@ -78,8 +79,9 @@ local function common_options(spec)
                 argname = "WHAT", choices = { "error", "ignore" }, default = "error" },
             { "--fail-fast", "stop at the first step that is refused" },
             { "--resume", "go on with a run folder, or with the latest one", argname = "DIR" },
-            { "--shard", "sketch the I-th of N parts of the steps; merge.lua adds them up (taken "
-                .. "from SLURM_ARRAY_TASK_ID, where there is one)", argname = "I/N",
+            { "--shard", "sketch the I-th of N parts of the steps (taken from "
+                .. "SLURM_ARRAY_TASK_ID, where there is one); to add them up: "
+                .. called.script "merge", argname = "I/N",
                 convert = shard },
         } },
         { "Arrays of the dump", {
@@ -187,8 +189,7 @@ function M.parser(spec)
     local words = spec.words and " " .. spec.words[1] or spec.no_dump and "" or " [DUMP...]"
     words = words .. (spec.keys and #spec.keys > 0 and " [key=SPEC...]" or "")
     local parser = argparse(spec.name, introduction(spec), spec.epilog)
-        :usage(("Usage: %s%s [options]"):format(arg and arg.command or ("luajit %s.lua"):format(
-            spec.name), words))
+        :usage(("Usage: %s%s [options]"):format(called.script(spec.name), words))
         :help_max_width(WIDTH):help_description_margin(MARGIN):add_help(false)
     parser:argument("words"):args("*"):hidden(true)
     if spec.options then

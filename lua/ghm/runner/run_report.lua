@@ -1,6 +1,6 @@
 -- The report of one run: what ghm.show.report needs, gathered from the run folder and the study.
 
-local cli = require "ghm.runner.cli"
+local called = require "ghm.runner.called"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
 local text = require "ghm.show.text"
@@ -136,7 +136,7 @@ function M.write(run, found, facts, about)
             mark = found.mark, note = about.note } },
         figures = figures,
         command = { "cd " .. posix.word(posix.real_path "."),
-            cli.command(whole(run.info.argv)) },
+            called.command(whole(run.info.argv)) },
         provenance = flat(scalars, "", {}), dumps = dump_table(facts.dumps) })
 end
 

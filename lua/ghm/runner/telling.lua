@@ -1,6 +1,6 @@
 -- What an experiment says: of what it will do, of what it read, of what it found.
 
-local cli = require "ghm.runner.cli"
+local called = require "ghm.runner.called"
 local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local json = require "ghm.json"
@@ -127,7 +127,7 @@ function M.shard(args, run, source)
             #source.steps - #source.failed, #source.names))
         print("run folder: " .. run.dir)
         if not args.quiet then
-            print("when all shards are there: " .. cli.script "merge" .. " RUN_FOLDER...")
+            print("when all shards are there: " .. called.script "merge" .. " RUN_FOLDER...")
         end
     end
 end

@@ -5,6 +5,7 @@
 --
 -- Every function below takes a trace and returns such a warning, or nil.
 
+local called = require "ghm.runner.called"
 local calls = require "ghm.studies.calls"
 local text = require "ghm.show.text"
 
@@ -148,8 +149,8 @@ function M.saturated_last_region(trace)
     if trace.task == "regression" and bins > 1 and last > M.SATURATED * all then
         return warning("saturated_last_region", "%.0f %% of the samples lie in the last region, "
             .. "|d| from %.3g: with mu = %g their errors are not told apart. A larger mu; "
-            .. "sweep_mu.lua finds one.", 100 * last / all,
-            mu * (bins - 1) / math.sqrt(2 * bins - 1), mu)
+            .. "%s finds one.", 100 * last / all,
+            mu * (bins - 1) / math.sqrt(2 * bins - 1), mu, called.script "sweep_mu")
     end
 end
 
