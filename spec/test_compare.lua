@@ -80,10 +80,25 @@ function TestCompare:test_only_what_differs_is_told_unless_all_is_wanted()
     lu.assertStrContains(all, "\nbins ")
 end
 
+function TestCompare:test_intervals_are_held_against_each_other_and_are_no_results()
+    self:runs("", "loss_weight=1.01", "loss_weight=100")
+    local out = self.place:fine("compare", "--all a/latest b/latest c/latest")
+    lu.assertNil(out:find "_low" or out:find "_high")
+    lu.assertStrMatches(out:match "\nloss +%d[^\n]*", ".* 2 of 4") -- of b none, of c both
+    lu.assertStrMatches(out:match "\nknuth [^\n]*", ".* 0 of 4")
+    lu.assertNil(out:match "\nloss_sd [^\n]*":find " of ") -- it has no interval
+    self.place:fine("compare", "a/latest b/latest -q --fail-if 'loss_low>1.1*A'")
+end
+
 function TestCompare:test_equal_runs_say_so()
     self:runs("", "--threads 1")
-    local out = self.place:fine("compare", "a/latest b/latest --fail-if 'loss>A'")
-    lu.assertStrContains(out, "the results are the same")
+    local same = ".*the results are the same in the 2 configurations that all runs have"
+    lu.assertStrMatches(self.place:fine("compare", "a/latest b/latest --fail-if 'loss>A'"), same)
+    for _, seed in ipairs { "1", "2" } do -- of the resamplings
+        self.place:fine("sweep_bins", "bins=5,10 --plot none -q --seed " .. seed .. " -o " .. seed)
+    end
+    lu.assertStrMatches(self.place:fine("compare", "1/latest 2/latest"),
+        same .. ", but for their 90 %% intervals")
 end
 
 function TestCompare:test_fail_if_ends_with_6_and_names_the_place()
@@ -102,9 +117,15 @@ end
 function TestCompare:test_rows_are_for_other_tools()
     self:runs("", "loss_weight=2")
     local out = self.place:fine("compare", "a/latest b/latest --csv -")
-    lu.assertStrMatches(out, "column,configuration,A,B,change_B\nloss,bins=5,[^,]+,[^,]+,1\n.*")
+    lu.assertStrMatches(out, "column,configuration,A,A_low,A_high,B,B_low,B_high,change_B\n"
+        .. "loss,bins=5,[^,]+,[^,]+,[^,]+,[^,]+,[^,]+,[^,]+,1\n.*")
     local object = assert(json.decode(self.place:fine("compare", "a/latest b/latest --json")))
-    lu.assertEquals(object.results[1].change_B, 1)
+    local first = object.results[1]
+    lu.assertEquals({ first.change_B, first.B_low, first.B_high },
+        { 1, 2 * first.A_low, 2 * first.A_high })
+    for _, row in ipairs(object.results) do
+        lu.assertNil(row.column:find "_low$" or row.column:find "_high$")
+    end
 end
 
 function TestCompare:test_what_cannot_be_compared_is_refused()

@@ -1,6 +1,8 @@
 -- Runs side by side: the settings and the results in which they differ, by how much, and whether
 -- that is too much. The runs are called A, B, C, ... in the order given; changes are against A.
+-- The ends of a column's intervals belong to it: they are no results of their own.
 
+local bootstrap = require "ghm.studies.bootstrap"
 local condition = require "ghm.runner.condition"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
@@ -116,11 +118,26 @@ local function change(a, b)
     return a and b and a ~= 0 and (b - a) / math.abs(a) or nil
 end
 
+local function interval(row, name)
+    local low, high = bootstrap.fields(name)
+    return number(row[low]), number(row[high])
+end
+
+-- Whether two rows have intervals of this column that do not meet; nil where one has none.
+local function are_apart(one, other, name)
+    local low, high = interval(one, name)
+    local from, to = interval(other, name)
+    if low and high and from and to then
+        return from > high or to < low
+    end
+end
+
 -- One column over the matched rows: means of each run, changes of the means, and the largest change
--- of one configuration, with its place. `differs`: whether any configuration does.
+-- of one configuration, with its place. `differs`: whether any configuration does. apart: how many
+-- of the `held` intervals that were held against A's do not meet it.
 local function column_of(name, matched, n_runs)
     local column = { column = name, mean = {}, change = {}, largest = nil, at = nil,
-        differs = false }
+        differs = false, apart = 0, held = 0 }
     for k = 1, n_runs do
         local sum, n = 0, 0
         for _, entry in ipairs(matched) do
@@ -130,7 +147,10 @@ local function column_of(name, matched, n_runs)
             end
             local equal = a == b or a ~= a and b ~= b
             column.differs = column.differs or not equal
-            local by = change(a, b)
+            local apart, by = are_apart(entry.rows[1], entry.rows[k], name), change(a, b)
+            if k > 1 and apart ~= nil then
+                column.held, column.apart = column.held + 1, column.apart + (apart and 1 or 0)
+            end
             if by and (not column.largest or math.abs(by) > math.abs(column.largest)) then
                 column.largest, column.at = by, entry.name
             end
@@ -164,7 +184,8 @@ local function settings_that_differ(list, all)
     return rows
 end
 
--- dirs -> { runs, settings, columns, matched, alone, axes }; all: also what does not differ.
+-- dirs -> { runs, settings, columns, ends_differ (of intervals), matched, alone, axes };
+-- all: also what does not differ.
 function M.compare(dirs, out, all)
     if #dirs < 2 or #dirs > 26 then
         fault.raise("usage", "expected the folders of two or more runs, at most 26, not %d", #dirs)
@@ -180,16 +201,19 @@ function M.compare(dirs, out, all)
             .. "compared", list[1].run.dir)
     end
     local settings = settings_that_differ(list, all)
-    local columns = {}
-    for _, name in ipairs(list[1].names) do
+    local columns, ends_differ, names = {}, false, list[1].names
+    for _, name in ipairs(names) do
         local column = column_of(name, matched, #list)
-        local is_axis = nearest.is_one_of(name, list[1].run.info.axes or {})
-        if not is_axis and (column.differs or all) and column.mean[1] then
+        local of = bootstrap.field_of(name)
+        if of and nearest.is_one_of(of, names) then
+            ends_differ = ends_differ or column.differs
+        elseif not nearest.is_one_of(name, list[1].run.info.axes or {})
+            and (column.differs or all) and column.mean[1] then
             columns[#columns + 1] = column
         end
     end
-    return { runs = list, settings = settings, columns = columns, matched = matched, alone = alone,
-        axes = axes }
+    return { runs = list, settings = settings, columns = columns, ends_differ = ends_differ,
+        matched = matched, alone = alone, axes = axes }
 end
 
 local function percent(x)
@@ -220,24 +244,31 @@ function M.text(found)
         shown[#shown + 1] = { key = "largest", title = "largest", align = "right" }
         shown[#shown + 1] = { key = "at", title = "at" }
     end
+    local held = false
     for r, column in ipairs(found.columns) do
-        rows[r] = { column = column.column, at = column.at, largest = percent(column.largest) }
+        held = held or column.held > 0
+        rows[r] = { column = column.column, at = column.at, largest = percent(column.largest),
+            apart = column.held > 0 and ("%d of %d"):format(column.apart, column.held) or "" }
         for k = 1, n do
             rows[r]["mean" .. k], rows[r]["change" .. k] = column.mean[k], percent(column.change[k])
         end
     end
+    shown[#shown + 1] = held and { key = "apart", align = "right" } or nil
+    local over = single and "" or ("%d configurations that all runs have"):format(#found.matched)
+    local told, level = {}, 100 * bootstrap.LEVEL
     if #rows == 0 then
-        parts[#parts + 1] = "the results are the same"
+        told[1] = ("the results are the same%s%s"):format(single and "" or " in the " .. over,
+            found.ends_differ and (", but for their %g %% intervals"):format(level) or "")
     else
         parts[#parts + 1] = text.table(rows, shown)
+        told[1] = not single and "means over " .. over or nil
+        told[#told + 1] = held and ("apart: %g %% intervals that do not meet A's"):format(level)
+            or nil
     end
-    local told = single and "" or ("means over %d configurations that all runs have"):format(
-        #found.matched)
     if found.alone > 0 then
-        told = told .. ("%s%d rows of some runs are not in all"):format(told ~= "" and "; " or "",
-            found.alone)
+        told[#told + 1] = ("%d rows of some runs are not in all"):format(found.alone)
     end
-    parts[#parts + 1] = told ~= "" and told or nil
+    parts[#parts + 1] = told[1] and table.concat(told, "; ")
     return table.concat(parts, "\n")
 end
 
@@ -269,16 +300,19 @@ function M.tripped(found, source)
     return list
 end
 
--- What M.compare found, for --json and --csv.
+-- What M.compare found, for --json and --csv: a row for each column and configuration, with the
+-- intervals where there are any.
 function M.rows(found)
     local rows = {}
     for _, column in ipairs(found.columns) do
         for _, entry in ipairs(found.matched) do
             local row = { column = column.column, configuration = entry.name }
             for k in ipairs(found.runs) do
+                local low, high = bootstrap.fields(letter(k))
                 local a, b = number(entry.rows[1][column.column]),
                     number(entry.rows[k][column.column])
                 row[letter(k)] = b
+                row[low], row[high] = interval(entry.rows[k], column.column)
                 row["change_" .. letter(k)] = k > 1 and change(a, b) or nil
             end
             rows[#rows + 1] = row
@@ -286,7 +320,8 @@ function M.rows(found)
     end
     local columns = { "column", "configuration" }
     for k in ipairs(found.runs) do
-        columns[#columns + 1] = letter(k)
+        local low, high = bootstrap.fields(letter(k))
+        columns[#columns + 1], columns[#columns + 2], columns[#columns + 3] = letter(k), low, high
         columns[#columns + 1] = k > 1 and "change_" .. letter(k) or nil
     end
     return rows, columns

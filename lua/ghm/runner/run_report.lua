@@ -1,5 +1,6 @@
 -- The report of one run: what ghm.show.report needs, gathered from the run folder and the study.
 
+local bootstrap = require "ghm.studies.bootstrap"
 local called = require "ghm.runner.called"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
@@ -82,7 +83,7 @@ local function columns_of(run, found)
         sorted_keys((run.info.configurations or {})[1] or {}) } do
         for _, column in ipairs(list) do
             local key = type(column) == "table" and column.key or column
-            local of = key:match "^(.*)_low$" or key:match "^(.*)_high$"
+            local of = bootstrap.field_of(key)
             if not known[key] and not (of and known[of]) then
                 columns[#columns + 1], known[key] = column, true
             end

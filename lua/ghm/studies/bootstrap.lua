@@ -4,6 +4,7 @@
 --   bootstrap.counts(mean, n, seed, draw)  Poisson counts with these means: int64_t[n]
 --   bootstrap.sketch(sketch, seed, draw)   a sketch of samples drawn anew
 --   bootstrap.interval(n, statistic)       { low, high }: the statistic of resampled steps
+--   bootstrap.fields(key)                  the names of its ends in a row: key_low, key_high
 --   bootstrap.choose(n, choose)            how often each value is chosen from resampled steps
 --
 -- Every draw is a function of (seed, draw, place) alone, by the core's Philox: a result is the same
@@ -69,6 +70,16 @@ function M.middle(list)
     if #list > 0 then
         return M.quantile(list, (1 - M.LEVEL) / 2), M.quantile(list, (1 + M.LEVEL) / 2)
     end
+end
+
+-- The fields of a row that hold the interval of one of its fields: low, high.
+function M.fields(key)
+    return key .. "_low", key .. "_high"
+end
+
+-- The field whose interval a field of this name is an end of; nil where it is none.
+function M.field_of(name)
+    return name:match "^(.+)_low$" or name:match "^(.+)_high$"
 end
 
 -- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed, opts.draws.

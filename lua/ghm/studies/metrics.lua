@@ -69,7 +69,8 @@ function M.fill(rows, parts, kinds, opts)
             for _, drawn in ipairs(resamplings) do
                 values[#values + 1] = M.of(drawn.parts[i], key, kind, drawn.steps)
             end
-            row[key .. "_low"], row[key .. "_high"] = bootstrap.middle(values)
+            local low, high = bootstrap.fields(key)
+            row[low], row[high] = bootstrap.middle(values)
         end
     end
 end
@@ -89,7 +90,7 @@ function M.columns(keys, kinds)
     for _, key in ipairs(keys) do
         columns[#columns + 1] = key
         if kinds[key] then
-            columns[#columns + 1], columns[#columns + 2] = key .. "_low", key .. "_high"
+            columns[#columns + 1], columns[#columns + 2] = bootstrap.fields(key)
         end
     end
     return columns
