@@ -12,8 +12,8 @@ ghm.cli.main({
     question = "How fast is ghm on this machine, beside PyTorch, numpy and the machine itself?",
     no_dump = true,
     plot = "svg,png",
-    without = { "--seed", "--samples", "--nonfinite", "--logits", "--pred", "--target",
-        "--labels", "--weight", "--calls", "--no-color" },
+    without = { "--seed", "--samples", "--nonfinite", "--fail-fast", "--logits", "--pred",
+        "--target", "--labels", "--weight", "--calls", "--no-color" },
     options = function(parser)
         parser:option("--sizes", "samples of a call, in a list (1e5,1e6,1e7)"):argname "LIST"
         parser:option("--python", "with torch and numpy (build/peers, by make bench-peers)")

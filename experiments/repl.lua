@@ -10,8 +10,8 @@ local ghm = require "ghm"
 ghm.cli.main({
     name = "repl",
     question = "A prompt: load a dump, sketch it once, put questions to the sketch.",
-    without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--out", "--name", "--plot",
-        "--csv", "--json", "--quiet", "--verbose", "--no-color" },
+    without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--fail-fast", "--out", "--name",
+        "--plot", "--csv", "--json", "--quiet", "--verbose", "--no-color" },
     epilog = "DUMPs are loaded as d. help() at the prompt says what there is. With lua-readline\n"
         .. "lines are edited, completed by Tab and kept in ~/.ghm_history; rlwrap does too.\n"
         .. "Lines from a pipe are run without a prompt; the exit code is 1 where one failed.",

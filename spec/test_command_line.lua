@@ -95,6 +95,12 @@ function TestCommandLine:test_evaluate_refuses_what_its_loss_does_not_take()
     end
 end
 
+function TestCommandLine:test_what_reads_no_steps_or_asks_step_by_step_has_no_fail_fast()
+    for _, name in ipairs { "bench", "repl", "inspect", "compare", "merge" } do
+        self.place:refused(2, { "unknown option '--fail-fast'" }, name, "--fail-fast")
+    end
+end
+
 function TestCommandLine:test_no_device_is_exit_code_4()
     local got = self.place:run("sweep_bins", small .. "--device cuda:7")
     lu.assertEquals(got.code, 4, "an eighth GPU, or: " .. got.err)

@@ -243,9 +243,9 @@ end
 function M.script(body)
     cli.main({ name = (arg[0] or "session"):match "[^/]*$":gsub("%.lua$", ""),
         question = "A session of ghm's prompt, once more.", no_dump = true,
-        without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--logits", "--pred",
-            "--target", "--labels", "--weight", "--calls", "--out", "--name", "--plot", "--csv",
-            "--json", "--quiet", "--verbose", "--no-color" } }, function(args)
+        without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--fail-fast", "--logits",
+            "--pred", "--target", "--labels", "--weight", "--calls", "--out", "--name", "--plot",
+            "--csv", "--json", "--quiet", "--verbose", "--no-color" } }, function(args)
         called.prompt = true
         device.default(device.open(args.device, args.threads))
         setfenv(body, M.new().names)()
