@@ -242,11 +242,38 @@ function TestCompareLosses:test_boxes_that_cannot_be_used_are_told_and_left_out(
     self.place:dump("step.npz", scripts.logits(), scripts.targets(), pred,
         boxes("bbox_target", function() return 0 end))
     local got = self.place:run("compare_losses", "step.npz bins=5 --plot none")
-    lu.assertEquals(got.code, 0)
+    lu.assertEquals(got.code, 1) -- half of what was asked
     lu.assertStrMatches(got.err, "boxes are left out: [^\n]*1 of 160 samples are not [^\n]*\n")
     lu.assertNotStrContains(got.out, "GHM-R")
+    local failed = json.decode(self.place:read "runs/latest/provenance.json").failed
+    lu.assertEquals(#failed, 1)
+    lu.assertStrMatches(failed[1].reason, "boxes: [^\n]*1 of 160 samples are not [^\n]*")
+    got = self.place:run("compare_losses", "step.npz bins=5 --plot none --fail-fast")
+    lu.assertEquals({ got.code, got.out }, { 3, "" })
+    self.place:fine("compare_losses", "step.npz bins=5 --plot none --loss ghmc")
     got = self.place:fine("compare_losses", "step.npz bins=5 --plot none --nonfinite ignore")
     lu.assertStrContains(got, "GHM-R, M = 5")
+end
+
+function TestCompareLosses:test_boxes_of_some_steps_that_are_refused_make_it_exit_1()
+    for k, bad in ipairs { 0, 0 / 0, 0 } do
+        self.place:dump(("s%d.npz"):format(k), scripts.logits(), scripts.targets(),
+            scripts.member("bbox_pred", "float", "<f4", "(40, 4)", function() return bad end),
+            scripts.member("bbox_target", "float", "<f4", "(40, 4)", scripts.logit))
+    end
+    local got = self.place:run("compare_losses", "s1.npz s2.npz s3.npz bins=5 --plot none --json")
+    lu.assertEquals(got.code, 1)
+    lu.assertStrMatches(got.err, "error: s2.npz: [^\n]*160 of 160 samples are not [^\n]*\n.*")
+    local said = json.decode(got.out)
+    lu.assertEquals({ #said.failed, said.failed[1].step }, { 1, "s2.npz" })
+    lu.assertEquals(said.rows[#said.rows].loss, "GHM-R, exact density") -- of the other two
+end
+
+function TestCompareLosses:test_the_prompt_finds_the_boxes_of_its_own_dump()
+    local words = "synth:detector,rows=60"
+    self.place.folder:write("lines", ('compare_losses(load %q, {bins = 5})\n'):format(words))
+    local script = self.place:fine("compare_losses", words .. " bins=5 --plot none")
+    lu.assertStrContains(self.place:fine("repl", "<lines"), script:match "\n(smooth L1[^\n]*)")
 end
 
 function TestCompareLosses:test_rows_of_one_class_are_compared_under_softmax()

@@ -264,8 +264,10 @@ function TestSession:test_what_is_not_finite_is_counted_and_then_refused()
         return i == 7 and 0 / 0 or 1
     end), scripts.targets())
     self.place.folder:write("lines", 'd = load "nan.npz"\nsketch(d)\n'
-        .. 'sketch(d, {nonfinite = "ignore"})\nsketch(5)\nsketch(d, {mu = 1})\n')
+        .. 's = sketch(d, {nonfinite = "ignore"})\ns\nsketch(5)\nsketch(d, {mu = 1})\n'
+        .. 'density(s, {by = "class"})\n') -- which reads columns
     local got = self.place:run("repl", "<lines")
+    lu.assertStrContains(got.out, "class 7")
     lu.assertStrContains(got.out, "400 samples  1 non-finite")
     lu.assertStrContains(got.out, "sketch of 1 call, 399 valid samples")
     lu.assertStrMatches(got.err, "error: nan%.npz: [^\n]*[^\n]*\nerror: sketch takes what load "

@@ -266,6 +266,7 @@ function M.ask(name, value, options)
         given.loss = given.loss or "ghmr"
     end
     local args = asked.args(spec, (type(options) == "table" or options == nil) and given or options)
+    args.nonfinite = stream.nonfinite -- what a study reads beside the sketch is read alike
     local task, configurations = experiment.plan(spec, args)
     if task ~= stream.task then
         fault.raise("usage", "the sketch is for %s: for %s it is sketch(d, {loss = \"%s\"})",
@@ -279,7 +280,8 @@ function M.ask(name, value, options)
             return spec.collect(call, args)
         end })
     local found = spec.study { task = task, calls = calls, configurations = configurations,
-        args = args, progress = progress.of(args, "configurations") }
+        args = args, dump = stream.data.args, failed = {},
+        progress = progress.of(args, "configurations") }
     return results.new(name, found, spec.axes)
 end
 

@@ -10,8 +10,10 @@
 --     edges = function(args) ... end    what sketches must answer exactly, { bins, mu, knots };
 --                                       by default the keys bins and mu
 --     views, collect                    as of sweep.read, with args as a last argument
---     study = function(x) ... end       x = { task, calls, configurations, args, progress };
---                                       x.progress(done, total) after each configuration
+--     study = function(x) ... end       x = { task, calls, configurations, args, progress, dump,
+--                                       failed }; x.progress(done, total) after each
+--                                       configuration; dump: the args that say what was read;
+--                                       failed: the steps that were refused, also by the study
 --   }
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), listed (the
 -- rows of that table, where not all), lines (its answer, last of all), figures = { {name, figure},
@@ -165,8 +167,9 @@ local function body(spec, args, made)
         run:write_json("provenance.json", facts_of(source, calls))
         telling.shard(args, run, source)
     else
-        study(spec, args, run, source, { task = task, calls = calls, args = args,
-            configurations = configurations, progress = progress.of(args, "configurations") })
+        study(spec, args, run, source, { task = task, calls = calls, args = args, dump = args,
+            failed = source.failed, configurations = configurations,
+            progress = progress.of(args, "configurations") })
     end
     return source:exit_code()
 end

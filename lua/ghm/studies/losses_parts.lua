@@ -47,11 +47,12 @@ local function unless_refused(call)
     error(result, 0)
 end
 
--- The calls of the boxes that lie beside the logits; nil where there are none, and, told, where
--- they cannot be used. Beside sketches there are none.
+-- The calls of the boxes that lie beside the logits; nil where there are none, and where they
+-- cannot be used. What is refused is told and put into x.failed. Beside sketches there are none.
 local function boxes_beside(x)
-    local args = { keys = x.args.keys, given = {}, seed = x.args.seed, dumps = x.args.dumps,
-        default_dump = x.args.default_dump, inputs = x.args.inputs }
+    local dump = x.dump
+    local args = { keys = x.args.keys, given = {}, seed = dump.seed, dumps = dump.dumps,
+        default_dump = dump.default_dump, inputs = dump.inputs, fail_fast = dump.fail_fast }
     local source = unless_refused(function() return sources.open(args, "regression") end)
     if not source or source.saved then
         return nil
@@ -69,8 +70,17 @@ local function boxes_beside(x)
         return sweep.read(source, { bins = edges.bins, mu = edges.mu, knots = edges.knots,
             nonfinite = x.args.nonfinite })
     end)
-    if reason then
+    if reason and dump.fail_fast then
+        fault.raise("dump", "%s", reason)
+    elseif reason then
         io.stderr:write("boxes are left out: ", reason, "\n")
+    end
+    local refused = source.failed -- not the only step, nor steps without a valid sample
+    if reason and #refused == 0 then
+        refused = { { step = table.concat(source.words, ", "), reason = reason } }
+    end
+    for _, one in ipairs(refused) do
+        table.insert(x.failed, { step = one.step, reason = "boxes: " .. one.reason })
     end
     return calls
 end
