@@ -279,9 +279,9 @@ function M.ask(name, value, options)
         collect = spec.collect and function(call)
             return spec.collect(call, args)
         end })
-    local found = spec.study { task = task, calls = calls, configurations = configurations,
-        args = args, dump = stream.data.args, failed = {},
-        progress = progress.of(args, "configurations") }
+    local found = experiment.ask(spec, { task = task, calls = calls, args = args,
+        configurations = configurations, dump = stream.data.args, failed = {},
+        progress = progress.of(args, "configurations") })
     return results.new(name, found, spec.axes)
 end
 

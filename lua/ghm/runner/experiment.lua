@@ -124,10 +124,15 @@ local function facts_of(source, calls)
     return facts
 end
 
+-- What the study finds, everything in it drawn by --seed.
+function M.ask(spec, x)
+    bootstrap.seed = x.args.seed or 0
+    return spec.study(x)
+end
+
 -- The study and all that is made of it.
 local function study(spec, args, run, source, x)
-    bootstrap.seed = args.seed or 0
-    local found = spec.study(x)
+    local found = M.ask(spec, x)
     run:write_csv("results.csv", found.rows, found.columns)
     local facts = facts_of(source, x.calls)
     run:write_json("provenance.json", facts)
