@@ -10,6 +10,7 @@ local cuda = require "on_cuda"
 local device = require "ghm.device"
 local ffi = require "ffi"
 local samples = require "samples"
+local sketches = require "ghm.sketches"
 
 local TestCudaPasses = {}
 _G.TestCudaPasses = TestCudaPasses
@@ -17,6 +18,8 @@ _G.TestCudaPasses = TestCudaPasses
 function TestCudaPasses.setUp()
     cuda.device() -- or skips
 end
+
+ffi.cdef "int emulated_memory_for(int pieces);" -- see spec/emulated/emulator.cpp
 
 local C = clib.C
 local sizes = { 0, 1, 3, 4, 5, 31, 33, 1025, 4097, 9001 }
@@ -262,6 +265,69 @@ function TestCudaPasses.test_memory_that_is_not_there()
             function() clib.check(C.ghm_memory_new(cuda.device(), 2 ^ 50, out)) end)
         still_works()
     end
+end
+
+-- Passes over several parts of the emulated device: each gives its result as text.
+local function bytes_of(...)
+    local parts = {}
+    for i, a in ipairs { ... } do
+        parts[i] = ffi.string(a.ptr, a.n * array.itemsize[a.dtype])
+    end
+    return table.concat(parts)
+end
+
+local function sketched(one)
+    return function(where)
+        local s = sketches.new(spec)
+        local before = s:digest()
+        local ok, problem = pcall(s.add, s, one, { device = where })
+        if not ok then
+            lu.assertEquals(s:digest(), before, "half of a batch was added")
+            error(problem, 0)
+        end
+        return s:digest()
+    end
+end
+
+local function long_passes()
+    local x, t, w = samples.detector(9001)
+    local hard = samples.class_batch(x, t, w)
+    local soft = samples.class_batch(samples.normals(40001, 0, 3), samples.shares(40001))
+    return { sketch = sketched(hard), soft_sketch = sketched(soft),
+        gradient = function(where)
+            local out = gradient(hard, where, C.GHM_BCE, 0, 0, 10)
+            return bytes_of(out.grad, out.beta, out.norm, out.loss)
+        end,
+        exact = function(where)
+            return bytes_of((exact(hard, where, 1, 0.1)))
+        end,
+        synth = function(where)
+            return bytes_of(unpack(synth(where, 0, "detector", 1500, 7, host)))
+        end }
+end
+
+-- A device keeps what memory it got, so each piece is asked for by a new one.
+function TestCudaPasses.test_memory_that_ends_before_or_amid_a_pass()
+    lu.skipIf(not cuda.is_emulated(), "memory ends at will on the emulated device alone")
+    for name, pass in pairs(long_passes()) do
+        local wanted, pieces, amid = pass(cuda.device()), 0, 0
+        repeat
+            local own = device.open("cuda", 1)
+            C.emulated_memory_for(pieces)
+            local ok, result = pcall(pass, own)
+            amid = amid + (C.emulated_memory_for(-1) > 0 and not ok and 1 or 0)
+            if not ok then
+                lu.assertEquals(result.kind, "failed", tostring(result))
+                lu.assertStrMatches(result.message, "cuda:0, memory for [a-z ]+: out of memory")
+                result = pass(own)
+            end
+            lu.assertTrue(result == wanted, ("%s, %d pieces of memory"):format(name, pieces))
+            C.ghm_device_free(ffi.gc(own, nil))
+            pieces = pieces + 1
+        until ok
+        lu.assertTrue(amid >= 1, name .. ": no kernel ran before memory ended")
+    end
+    still_works()
 end
 
 function TestCudaPasses.test_arguments_that_do_not_fit()

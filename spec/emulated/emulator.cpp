@@ -4,7 +4,8 @@
  * A block's threads are fibers that run until they meet at a barrier. Which warp goes on, and in
  * which order its lanes do, is drawn anew each time (from a fixed seed), so that results which depend
  * on an order differ sooner or later. Device memory ends at a page that cannot be touched and begins
- * with rubbish; shared memory is rubbish at the start of every block.
+ * with rubbish; shared memory is rubbish at the start of every block. There is as much of it as a spec
+ * wants, see emulated_memory_for.
  */
 #include "cuda_runtime_api.h"
 
@@ -52,6 +53,7 @@ static bool any_arriving, any_arrived; /* at a barrier of the block that gathers
 static unsigned running;
 static jmp_buf scheduler;
 static unsigned fibers_made;
+static int kernels_started;
 static void (*body)(void *);
 static void *body_what;
 
@@ -182,6 +184,7 @@ cudaError_t emulated_launch(void (*kernel)(void *), void *what, unsigned blocks,
     for (; fibers_made < threads; fibers_made++) {
         make_fiber(fibers_made);
     }
+    kernels_started++;
     body = kernel;
     body_what = what;
     blockDim = dim3(threads);
@@ -205,7 +208,27 @@ struct emulated_event {
 };
 static std::map<uintptr_t, size_t> device_memory, pinned_memory; /* begin -> bytes */
 static size_t device_bytes;
+static int pieces_left = -1;
 static cudaError_t last_error;
+
+/* There is memory, on the device and pinned, for so many more pieces; below 0: always. Returns how
+ * many kernels were started since the last call. */
+extern "C" __attribute__((visibility("default"))) int emulated_memory_for(int pieces)
+{
+    int started = kernels_started;
+    pieces_left = pieces;
+    kernels_started = 0;
+    return started;
+}
+
+static bool is_full()
+{
+    if (pieces_left > 0) {
+        pieces_left--;
+        return false;
+    }
+    return pieces_left == 0;
+}
 
 static cudaError_t say(cudaError_t error)
 {
@@ -266,7 +289,7 @@ cudaError_t cudaSetDevice(int device)
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     size_t room = (bytes + 255) / 256 * 256, pages = (room + PAGE - 1) / PAGE * PAGE;
-    if (room < bytes || device_bytes + room > DEVICE_MEMORY) {
+    if (room < bytes || device_bytes + room > DEVICE_MEMORY || is_full()) {
         return say(cudaErrorMemoryAllocation);
     }
     char *all = static_cast<char *>(mmap(NULL, pages + PAGE, PROT_READ | PROT_WRITE,
@@ -299,7 +322,7 @@ cudaError_t cudaFree(void *memory)
 
 cudaError_t cudaHostAlloc(void **out, size_t bytes, unsigned)
 {
-    *out = std::malloc(bytes);
+    *out = is_full() ? nullptr : std::malloc(bytes);
     if (!*out) {
         return say(cudaErrorMemoryAllocation);
     }
