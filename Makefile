@@ -132,7 +132,7 @@ test-cuda:
 cuda-info:
 	@echo 'nvcc: $(if $(with_cuda),$(with_cuda) for $(NVCC_ARCH),not found or CUDA=0)'
 	@$(MAKE) --no-print-directory lib
-	@luajit spec/kernel_report.lua
+	@CC='$(CC)' luajit spec/kernel_report.lua
 
 ## lint: luacheck, clang-format, compiler warnings as errors, house rules
 lint:

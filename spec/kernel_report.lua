@@ -1,6 +1,7 @@
 -- What the kernels take of a GPU, as ptxas told when they were built (build/cuda/*.txt).
 --
 --   report.kernels() -> list of { name, arch, registers, stack, spilled }, ours and CUB's
+--   report.shared() -> list of { lines, bytes }, what a sketch's block asks for at its launch
 --   luajit spec/kernel_report.lua      a table of ours, and the device that "cuda" opens
 
 local root = assert(debug.getinfo(1, "S").source:match "^@(.*)spec/kernel_report%.lua$")
@@ -41,6 +42,33 @@ function M.ours()
     return list
 end
 
+local program = [[
+#include "cuda/jobs.h"
+#include <stdio.h>
+
+int main(void)
+{
+    const size_t most = 227 << 10; /* that any GPU allows a block */
+    for (uint32_t lines = 2048; job_sketch_shared(lines) <= most; lines *= 2) {
+        printf("%u %zu\n", lines, job_sketch_shared(lines));
+    }
+}
+]]
+
+-- Of tables of so many lines, by cuda/jobs.h itself: compiled by CC, with the header of the
+-- emulated CUDA, which is always there.
+function M.shared()
+    local built, list = os.tmpname(), {}
+    local pipe = io.popen(("cd '%s' && printf %%s '%s' | ${CC:-cc} -I. -Ispec/emulated -x c "
+        .. "-o %s - && %s"):format(root:gsub("'", "'\\''"), program, built, built))
+    for lines, bytes in pipe:read "*a":gmatch "(%d+) (%d+)\n" do
+        list[#list + 1] = { lines = tonumber(lines), bytes = tonumber(bytes) }
+    end
+    pipe:close()
+    os.remove(built)
+    return list
+end
+
 local function print_report()
     package.path = root .. "lua/?.lua;" .. root .. "lua/?/init.lua;" .. package.path
     local device = require "ghm.device"
@@ -64,8 +92,11 @@ local function print_report()
         print(("  %-20s %s"):format(name, table.concat(rows[name], "  ")))
     end
     if #names > 0 then
-        print(("spilled: %d bytes; stack: %d bytes; shared memory is given at launch, see "
-            .. "cuda/jobs.h"):format(spilled, stack))
+        print(("spilled: %d bytes; stack: %d bytes"):format(spilled, stack))
+    end
+    print "shared memory of a sketch's block, whose table has the most lines that the GPU allows:"
+    for _, one in ipairs(M.shared()) do
+        print(("  %d lines: %d bytes"):format(one.lines, one.bytes))
     end
 end
 

@@ -45,6 +45,14 @@ function TestCudaBuild.test_cuda_1_without_nvcc_is_one_clear_line()
     lu.assertNil(out:find "\n", out)
 end
 
+function TestCudaBuild.test_the_shared_memory_that_a_sketch_asks_for_is_told()
+    local list, told = report.shared(), run "luajit spec/kernel_report.lua"
+    lu.assertTrue(#list > 0, "cuda/jobs.h does not compile by itself")
+    for _, one in ipairs(list) do
+        lu.assertStrContains(told, ("\n  %d lines: %d bytes"):format(one.lines, one.bytes))
+    end
+end
+
 function TestCudaBuild.test_no_kernel_spills_registers_to_memory()
     lu.skipIf(not has_cuda, "this library was built without CUDA")
     local kernels = report.ours()
