@@ -20,7 +20,7 @@ static int cpu_open(int index, int32_t *threads, void **state, char *name, size_
     }
     cpu_state *cpu = calloc(1, sizeof *cpu);
     *threads = *threads > 0 ? *threads : omp_get_num_procs();
-    ghm_pair **tables = calloc((size_t)*threads, sizeof *tables);
+    ghm_table *tables = calloc((size_t)*threads, sizeof *tables);
     ghm_cells *scratch = calloc((size_t)*threads, sizeof *scratch);
     if (!cpu || !tables || !scratch) {
         free(cpu);

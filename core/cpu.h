@@ -8,7 +8,7 @@ typedef struct cpu_state {
     const ghm_kernels *kernels;
     int threads;
     /* One table per thread, kept between calls because fresh pages are what small batches pay for. */
-    ghm_pair **tables;
+    ghm_table *tables;
     size_t table_slots;
     ghm_cells *scratch; /* one per thread: where a table is drained to, kept for the same reason */
 } cpu_state;
@@ -17,14 +17,14 @@ typedef struct cpu_state {
 int cpu_reserve_tables(cpu_state *cpu, size_t slots);
 void cpu_drop_tables(cpu_state *cpu);
 
-/* Up to so many edges inside cells scatter sees to; more are settled before it. Measured: at 64 the
- * two cost about the same. */
+/* Up to so many edges inside cells are watched for; with more, every sample steps along its cell's.
+ * Measured: at 64 the two cost about the same. */
 enum { FEW_SPLITS = 64 };
 
-/* Sets GHM_SPLIT (mark) in the cells that edges split, where they are few, or clears it (0). */
-void cpu_mark_splits(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint64_t mark);
+/* Sets GHM_WATCHED in the cells that edges split, where they are few, or clears it. */
+void cpu_watch_splits(ghm_table *table, const ghm_plan *plan, const ghm_edges *edges, bool watch);
 /* Moves a table into cells. seen: of the blocks added to it. */
-int cpu_drain(ghm_pair *table, const ghm_plan *plan, const ghm_edges *edges, uint32_t seen,
+int cpu_drain(ghm_table *table, const ghm_plan *plan, const ghm_edges *edges, uint32_t seen,
               ghm_cells *scratch, ghm_cells cells[2]);
 
 int cpu_sketch(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out);

@@ -30,12 +30,11 @@ static uint32_t key_of(int32_t dtype, uint16_t pattern)
 static ghm_cell cell_of(const ghm_edges *edges, uint32_t key, uint32_t n)
 {
     uint32_t low = key & ((1u << edges->shift) - 1);
-    uint64_t offset = (uint64_t)low << GHM_WIDE_BITS | 128;
     return (ghm_cell){
         .slot = ghm_slot_of(edges->split, edges->n_cells, edges->shift, key >> edges->shift, low),
         .n = n,
-        .offsets = n * offset,
-        .squares = n * (uint64_t)low * low,
+        .offsets = (uint64_t)n * ghm_offset(low),
+        .squares = (uint64_t)n * ghm_square(low),
     };
 }
 

@@ -2,8 +2,8 @@
  * cpu_sketch.c - the sketch pass on the CPU.
  *
  * Each thread owns a table with a slot for every cell (zero pages until touched), adds blocks to it,
- * and drains it into a sorted list of cells before its packed counters can overflow. Lists are added
- * at the end. All of it is integer addition, so neither threads nor order change a bit.
+ * and drains it into a sorted list of cells. Lists are added at the end. All of it is integer
+ * addition, so neither threads nor order change a bit.
  */
 #include "cpu.h"
 #include "formula.h"
@@ -52,7 +52,7 @@ typedef struct worker {
     ghm_facts facts;
     ghm_weights weights;
     ghm_cells cells[2];
-    int64_t taken; /* since the table was empty, and what it then has seen */
+    int64_t taken; /* since the table was empty, and what of it was seen */
     uint32_t seen;
     bool odd; /* of sketch_pass */
     int status;
@@ -106,50 +106,44 @@ typedef struct sketch_pass {
     bool odd;      /* then: something is not finite, or not hard, and where is yet to be found */
 } sketch_pass;
 
-/* Samples a thread's table takes before it is drained. */
-static int64_t pass_limit(const sketch_pass *pass)
-{
-    return pass->patterns ? UINT32_MAX : GHM_DRAIN;
-}
-
-static void begin_table(const sketch_pass *pass, ghm_pair *table)
+static void begin_table(const sketch_pass *pass, ghm_table *table)
 {
     if (!pass->patterns) {
-        cpu_mark_splits(table, &pass->plan, pass->edges, GHM_SPLIT);
+        cpu_watch_splits(table, &pass->plan, pass->edges, true);
     }
 }
 
-static void add_block(const sketch_pass *pass, int64_t block, ghm_pair *table, worker *me)
+static void add_block(const sketch_pass *pass, int64_t block, ghm_table *table, worker *me)
 {
     const ghm_kernels *kernels = pass->cpu->kernels;
     const ghm_batch *batch = pass->batch;
     int64_t begin = block * GHM_BLOCK;
     int n = block_size(batch, block);
-    ghm_ahead ahead = ghm_look_ahead(batch, begin + 2 * GHM_BLOCK);
+    ghm_ahead ahead = ghm_look_ahead(batch, begin + 3 * GHM_BLOCK);
     if (pass->patterns) {
         for (int i = 0; i < n; i += GHM_LINE) {
             ghm_fetch(&ahead, i);
         }
         ghm_load_targets(kernels, batch, begin, n, &me->buffers);
         kernels->tally((const uint16_t *)batch->pred + begin, me->buffers.pt, me->buffers.pw, n,
-                       (uint32_t *)table, &me->block);
+                       (uint32_t *)table->words, &me->block);
         me->odd |= me->block.suspect != 0;
         note_block(me, n);
         return;
     }
     fill_block(pass->cpu, &pass->plan, batch, begin, n, me);
-    if (pass->edges->n_sides > FEW_SPLITS) {
+    if (!pass->plan.watch) {
         kernels->settle(&pass->plan, n, &me->block);
     }
-    kernels->scatter(table, &me->block, n, &pass->plan, &ahead);
+    kernels->scatter(&pass->plan, &me->block, n, &ahead, table);
     me->seen |= me->block.seen;
 }
 
-static int end_table(const sketch_pass *pass, ghm_pair *table, ghm_cells *scratch, worker *me)
+static int end_table(const sketch_pass *pass, ghm_table *table, ghm_cells *scratch, worker *me)
 {
     int status = pass->patterns
-                   ? cpu_take_patterns((uint32_t *)table, pass->batch->pred_dtype, pass->edges,
-                                       me->cells, &me->odd)
+                   ? cpu_take_patterns((uint32_t *)table->words, pass->batch->pred_dtype,
+                                       pass->edges, me->cells, &me->odd)
                    : cpu_drain(table, &pass->plan, pass->edges, me->seen, scratch, me->cells);
     me->taken = 0;
     me->seen = 0;
@@ -178,7 +172,7 @@ static int run_pass(sketch_pass *pass, ghm_scan *out)
     int status = GHM_OK;
 #pragma omp parallel num_threads(threads)
     {
-        ghm_pair *table = cpu->tables[omp_get_thread_num()];
+        ghm_table *table = &cpu->tables[omp_get_thread_num()];
         ghm_cells *scratch = &cpu->scratch[omp_get_thread_num()];
         worker *me = new_worker();
         begin_table(pass, table);
@@ -193,7 +187,7 @@ static int run_pass(sketch_pass *pass, ghm_scan *out)
             }
             add_block(pass, block, table, me);
             me->taken += GHM_BLOCK;
-            if (me->taken > pass_limit(pass) - GHM_BLOCK) {
+            if (pass->patterns && me->taken > UINT32_MAX - GHM_BLOCK) {
                 me->status = end_table(pass, table, scratch, me);
                 begin_table(pass, table);
             }
@@ -231,8 +225,9 @@ static int sketch_hard(cpu_state *cpu, const ghm_edges *edges, const ghm_batch *
     sketch_pass pass = {cpu, edges, batch, .patterns = cpu_has_patterns(batch)};
     uint32_t stride = ghm_slot_count(edges);
     uint32_t trash = stride * (edges->task == GHM_REGRESSION ? 1 : 2);
-    pass.plan = (ghm_plan){edges->split, edges->n_cells, stride, trash, edges->shift};
-    GHM_TRY(cpu_reserve_tables(cpu, (size_t)trash + 1));
+    pass.plan = (ghm_plan){edges->split, edges->n_cells, stride,
+                           trash,        edges->shift,   .watch = edges->n_sides <= FEW_SPLITS};
+    GHM_TRY(cpu_reserve_tables(cpu, (size_t)trash + GHM_TRASH));
     int status = run_pass(&pass, out);
     if (status == GHM_OK && pass.odd) {
         reset_scan(batch, out);

@@ -42,41 +42,103 @@ static void widen_byte(const uint8_t *restrict in, float *restrict out, int n)
     }
 }
 
+/* -- the table -------------------------------------------------------------------------------- */
+
+/* What one sample adds to its slot. */
+static inline uint64_t word_of(uint32_t offset, uint32_t low)
+{
+    return (uint64_t)1 << GHM_COUNT_SHIFT | (uint64_t)offset << GHM_OFFSETS_SHIFT | ghm_square(low);
+}
+
+/* The low bits of a sample's key, below bits of no meaning. */
+static inline uint32_t low_of(uint64_t word)
+{
+    return (uint32_t)(word >> (GHM_OFFSETS_SHIFT + GHM_FINE_BITS));
+}
+
+static void spill(ghm_table *table, uint32_t slot, uint64_t word)
+{
+    ghm_cell *wide = &table->wide[slot];
+    wide->n += word >> GHM_COUNT_SHIFT;
+    wide->offsets += (word >> GHM_OFFSETS_SHIFT) &
+                     ((1u << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1);
+    wide->squares += word & ((1u << GHM_OFFSETS_SHIFT) - 1);
+    table->spilled = true;
+}
+
+/* A sample was added to a slot that calls for attention: it is trash, or full, or a cell with an edge
+ * inside, in which case the sample may belong beyond it. */
+static __attribute__((cold, noinline)) void attend(const ghm_plan *plan, ghm_table *table,
+                                                   uint64_t *at, uint64_t word)
+{
+    uint32_t slot = (uint32_t)(at - table->words);
+    uint64_t mark = 0;
+    if (slot >= plan->trash) {
+        *at = 0;
+        return;
+    }
+    uint32_t group = slot >= plan->stride ? plan->stride : 0, cell = slot - group;
+    if (cell < plan->n_cells && plan->split[cell] && plan->watch) {
+        uint32_t to = ghm_slot_of(plan->split, plan->n_cells, plan->shift, cell,
+                                  low_of(word) & ((1u << plan->shift) - 1));
+        mark = to == cell ? GHM_WATCHED : 0;
+        *at -= word;
+        slot = group + to;
+        at = &table->words[slot];
+        *at += word;
+    }
+    if ((*at - mark) >> GHM_COUNT_SHIFT >= GHM_FULL) {
+        spill(table, slot, *at - mark);
+        *at = mark;
+    }
+}
+
+static inline void add_word(const ghm_plan *plan, ghm_table *table, uint64_t *at, uint64_t word)
+{
+    *at += word;
+    if (__builtin_expect((int64_t)*at < 0, 0)) {
+        attend(plan, table, at, word);
+    }
+}
+
 #ifdef __AVX512F__
 #include "kernels_avx512.h"
 #else
 
 /* Cell of the key, by group; ignored samples to the trash. */
-static void find_cells(const float *restrict t, const float *restrict w, int n,
-                       const ghm_plan *restrict plan, ghm_block *restrict block)
+static void find_cells(const uint32_t *restrict key, const float *restrict t,
+                       const float *restrict w, int n, const ghm_plan *restrict plan,
+                       ghm_block *restrict block)
 {
     int shift = plan->shift;
     uint32_t stride = plan->stride, trash = plan->trash;
     for (int i = 0; i < n; i++) {
-        uint32_t cell = (block->key[i] >> shift) + (t[i] == 1.0f ? stride : 0);
-        block->slot[i] = w[i] > 0.0f ? cell : trash;
+        uint32_t cell = (key[i] >> shift) + (t[i] == 1.0f ? stride : 0);
+        uint32_t own = trash + ((uint32_t)i & (GHM_TRASH - 1));
+        block->slot[i] = w[i] > 0.0f ? cell : own;
     }
 }
 
 static void settle(const ghm_plan *restrict plan, int n, ghm_block *restrict block)
 {
     int shift = plan->shift;
-    uint32_t low_mask = (1u << shift) - 1, n_cells = plan->n_cells, slot[GHM_BLOCK];
+    uint32_t low_mask = (1u << shift) - 1, n_cells = plan->n_cells, stride = plan->stride;
+    uint32_t group[GHM_BLOCK], slot[GHM_BLOCK], low[GHM_BLOCK];
     const uint32_t *restrict split = plan->split;
     for (int i = 0; i < n; i++) {
-        slot[i] = block->key[i] >> shift;
+        uint32_t was = block->slot[i];
+        group[i] = was >= plan->trash ? was : was >= stride ? stride : 0;
+        slot[i] = was >= plan->trash ? 0 : was - group[i];
+        low[i] = low_of(block->word[i]) & low_mask;
     }
     for (uint32_t more = GHM_MORE; more & GHM_MORE;) {
         more = 0;
         for (int i = 0; i < n; i++) {
-            uint32_t at = slot[i], low = block->key[i] & low_mask;
-            more |= ghm_step(split[(int32_t)at], low, shift, n_cells, &at);
-            slot[i] = at;
+            more |= ghm_step(split[(int32_t)slot[i]], low[i], shift, n_cells, &slot[i]);
         }
     }
     for (int i = 0; i < n; i++) {
-        uint32_t was = block->slot[i], group = was >= plan->stride ? plan->stride : 0;
-        block->slot[i] = was == plan->trash ? was : slot[i] + group;
+        block->slot[i] = group[i] >= plan->trash ? group[i] : slot[i] + group[i];
     }
 }
 
@@ -93,13 +155,13 @@ static uint32_t magnitudes_seen(const uint32_t *restrict key, int n)
 static void classes(const float *restrict x, const float *restrict t, const float *restrict w,
                     int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
-    uint32_t valid = 0, positive = 0, uneven = 0, suspect = 0;
+    uint32_t key[GHM_BLOCK], valid = 0, positive = 0, uneven = 0, suspect = 0;
     for (int i = 0; i < n; i++) {
         uint32_t one = t[i] == 1.0f, hard = one | (t[i] == 0.0f);
         uint32_t used = w[i] > 0.0f;
         uint32_t finite = (ghm_bits(x[i]) & ~SIGN) < INFINITE;
         uint32_t weight_finite = (ghm_bits(w[i]) & ~SIGN) < INFINITE;
-        block->key[i] = ghm_bits(x[i]) ^ one << 31;
+        key[i] = ghm_bits(x[i]) ^ one << 31;
         valid += used;
         positive += used & one;
         uneven |= used & (w[i] != 1.0f);
@@ -110,91 +172,65 @@ static void classes(const float *restrict x, const float *restrict t, const floa
     block->uneven = uneven;
     block->suspect = suspect;
     uint32_t low_mask = (1u << plan->shift) - 1;
-    uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {
-        uint32_t low = block->key[i] & low_mask;
-        words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | (low << GHM_WIDE_BITS | 128);
-        words[2 * i + 1] = (uint64_t)low * low;
+        uint32_t low = key[i] & low_mask;
+        block->word[i] = word_of(ghm_offset(low), low);
     }
-    find_cells(t, w, n, plan, block);
-    block->seen = magnitudes_seen(block->key, n);
+    find_cells(key, t, w, n, plan, block);
+    block->seen = magnitudes_seen(key, n);
 }
 
-/* fl(pred - target) chooses the cell; its rounding error (Knuth's two-sum) goes into the offset. */
+/* fl(pred - target) chooses the cell; its rounding error goes into the offset. */
 static void boxes(const float *restrict pred, const float *restrict target, const float *restrict w,
                   int n, const ghm_plan *restrict plan, ghm_block *restrict block)
 {
     static const float no_positives[GHM_BLOCK];
-    uint32_t valid = 0, uneven = 0, suspect = 0, low_mask = (1u << plan->shift) - 1;
+    uint32_t key[GHM_BLOCK], offset[GHM_BLOCK], valid = 0, uneven = 0, suspect = 0;
+    uint32_t low_mask = (1u << plan->shift) - 1;
     for (int i = 0; i < n; i++) {
         float d = pred[i] - target[i];
         uint32_t used = w[i] > 0.0f;
         uint32_t finite = (ghm_bits(d) & ~SIGN) < INFINITE;
         uint32_t weight_finite = (ghm_bits(w[i]) & ~SIGN) < INFINITE;
-        block->key[i] = ghm_bits(d) & ~SIGN;
+        key[i] = ghm_bits(d) & ~SIGN;
         valid += used;
         uneven |= used & (w[i] != 1.0f);
         suspect += (used & (finite ^ 1)) | (weight_finite ^ 1);
     }
-    for (int i = 0; i < n; i++) {
-        uint32_t low = block->key[i] & low_mask;
-        block->slot[i] = (low << GHM_WIDE_BITS) + ghm_error_offset(pred[i], target[i]);
+    for (int i = 0; i < n; i++) { /* a loop of floats and one of words, which differ in width */
+        offset[i] = ghm_offset_of_difference(key[i] & low_mask, pred[i], target[i]);
     }
-    uint64_t *restrict words = (uint64_t *)block->pair;
     for (int i = 0; i < n; i++) {
-        uint32_t low = block->key[i] & low_mask;
-        words[2 * i] = (uint64_t)1 << GHM_COUNT_SHIFT | block->slot[i];
-        words[2 * i + 1] = (uint64_t)low * low;
+        block->word[i] = word_of(offset[i], key[i] & low_mask);
     }
     block->valid = valid;
     block->positive = 0;
     block->uneven = uneven;
     block->suspect = suspect;
-    find_cells(no_positives, w, n, plan, block);
-    block->seen = magnitudes_seen(block->key, n);
+    find_cells(key, no_positives, w, n, plan, block);
+    block->seen = magnitudes_seen(key, n);
 }
 
 #endif
 
-/* Moves on those of samples [begin, end) whose cell is split and who are beyond its edge. */
-static void move_on(ghm_pair *restrict table, const ghm_block *restrict block, int begin, int end,
-                    const ghm_plan *plan)
+static void scatter(const ghm_plan *plan, const ghm_block *restrict block, int n,
+                    const ghm_ahead *ahead, ghm_table *table)
 {
-    uint32_t low_mask = (1u << plan->shift) - 1;
-    for (int i = begin; i < end; i++) {
-        uint32_t cell = block->slot[i], group = cell >= plan->stride ? plan->stride : 0;
-        if (table[cell][0] & GHM_SPLIT) {
-            uint32_t slot = group + ghm_slot_of(plan->split, plan->n_cells, plan->shift,
-                                                cell - group, block->key[i] & low_mask);
-            table[cell] -= block->pair[i];
-            table[slot] += block->pair[i];
-        }
-    }
-}
-
-/* Fetches a later block meanwhile: adding waits for the table's lines and leaves the memory bus
- * idle. Whether a cell is split is asked once for many samples: few are. */
-static void scatter(ghm_pair *restrict table, const ghm_block *restrict block, int n,
-                    const ghm_plan *plan, const ghm_ahead *ahead)
-{
+    const ghm_ahead later = *ahead; /* a copy: nothing that is stored to can change it */
+    uint64_t *words = table->words;
     int whole = n - n % GHM_LINE;
     for (int i = 0; i < whole; i += GHM_LINE) {
-        ghm_fetch(ahead, i);
-        ghm_pair any = {0, 0};
+        const uint32_t *slot = block->slot + i;
+        const uint64_t *word = block->word + i;
+        ghm_fetch(&later, i);
 #pragma GCC unroll 16
-        for (int k = i; k < i + GHM_LINE; k++) {
-            ghm_pair sum = table[block->slot[k]] + block->pair[k];
-            table[block->slot[k]] = sum;
-            any |= sum;
-        }
-        if (__builtin_expect((any[0] & GHM_SPLIT) != 0, 0)) {
-            move_on(table, block, i, i + GHM_LINE, plan);
+        for (int k = 0; k < GHM_LINE; k++) {
+            add_word(plan, table, words + slot[k], word[k]);
         }
     }
     for (int i = whole; i < n; i++) {
-        table[block->slot[i]] += block->pair[i];
+        add_word(plan, table, words + block->slot[i], block->word[i]);
     }
-    move_on(table, block, whole, n, plan);
 }
 
 static void tally(const uint16_t *restrict x, const float *restrict t, const float *restrict w,

@@ -9,22 +9,33 @@
 #include "private.h"
 
 enum {
-    GHM_BLOCK = 512,          /* samples per block: its buffers stay in the first-level cache */
-    GHM_COUNT_SHIFT = 43,     /* a pair's first word: flag << 63 | count << 43 | sum of offsets */
-    GHM_DRAIN = (1 << 20) - 1 /* samples a table takes before either field could overflow */
+    GHM_BLOCK = 512, /* samples per block: its buffers stay in the first-level cache */
+    GHM_OFFSETS_SHIFT = 24,
+    GHM_COUNT_SHIFT = 53,
+    GHM_FULL = 1023, /* samples that a word has room for */
+    GHM_TRASH = 16   /* slots where ignored samples go: several, as one would be waited for */
 };
 
-/* Set in a cell's pair for as long as a pass lasts: an edge lies inside the cell. */
-#define GHM_SPLIT ((uint64_t)1 << 63)
+/* Set in a cell's word for as long as a pass lasts: an edge lies inside the cell. */
+#define GHM_WATCHED ((uint64_t)1 << 63)
 
-/* A slot of a thread's table: {count << 43 | offsets, squares}, added to as one vector. */
-typedef uint64_t ghm_pair __attribute__((vector_size(16)));
+/*
+ * A thread's table. A slot is one word, count << 53 | sum of offsets << 24 | sum of squares, because
+ * one addition to memory is what a sample can afford: a core stores to one line per cycle. The top
+ * bit calls for attention, which costs nothing where it is clear: the addition leaves it in a flag.
+ */
+typedef struct ghm_table {
+    uint64_t *words;
+    ghm_cell *wide; /* where words go that are full; their slots are not filled in */
+    bool spilled;   /* some did */
+} ghm_table;
 
 /* Where samples go: slot = cell or side, plus stride for positives; ignored ones go to trash. */
 typedef struct ghm_plan {
     const uint32_t *split; /* of ghm_edges */
     uint32_t n_cells, stride, trash;
     int shift;
+    bool watch; /* cells that edges split are marked, instead of settling every sample */
 } ghm_plan;
 
 /* The same block of a later part of the batch, to be fetched; sizes in bytes per sample, or 0. */
@@ -45,8 +56,8 @@ static inline void ghm_fetch(const ghm_ahead *ahead, int i)
 
 /* Aligned so that no vector straddles two cache lines. */
 typedef struct __attribute__((aligned(64))) ghm_block {
-    uint32_t key[GHM_BLOCK], slot[GHM_BLOCK];
-    ghm_pair pair[GHM_BLOCK]; /* what each sample adds to its slot */
+    uint32_t slot[GHM_BLOCK];
+    uint64_t word[GHM_BLOCK]; /* what each sample adds to its slot */
     uint32_t valid, positive;
     uint32_t uneven;  /* not 0: some valid weight is not 1 */
     uint32_t suspect; /* not 0: a sample in use is not finite or not hard: look again, slowly */
@@ -80,9 +91,9 @@ typedef struct ghm_kernels {
                   const ghm_plan *plan, ghm_block *block);
     /* From cells to slots. Pays where many cells are split; else scatter sees to the few. */
     void (*settle)(const ghm_plan *plan, int n, ghm_block *block);
-    /* Adds the block to a table, and moves on what is beyond an edge in a cell with GHM_SPLIT. */
-    void (*scatter)(ghm_pair *table, const ghm_block *block, int n, const ghm_plan *plan,
-                    const ghm_ahead *ahead);
+    /* Adds the block to a table, and moves on what is beyond an edge in a watched cell. */
+    void (*scatter)(const ghm_plan *plan, const ghm_block *block, int n, const ghm_ahead *ahead,
+                    ghm_table *table);
     /* x: 16-bit logits, whose patterns are counted in table[GHM_PATTERNS + 1], positives above
      * negatives. Of the block, valid, positive, uneven and suspect tell of weights and targets. */
     void (*tally)(const uint16_t *x, const float *t, const float *w, int n, uint32_t *table,

@@ -21,12 +21,15 @@ typedef struct cell_batch {
 GHM_CLONES
 static void find_moments(cell_batch *restrict batch, int n)
 {
+    const double half = 1 << (GHM_FINE_BITS - 1), unit = 1 << GHM_SQUARE_SHIFT;
     for (int i = 0; i < n; i++) {
         uint32_t bits = batch->bits[i], exponent = bits >> 23 & 255;
         /* 2^(exponent - 150), by way of a float that cannot be subnormal. */
         double spacing = (double)ghm_float((exponent ? exponent : 1) << 23) * 0x1p-23;
-        double mean = (batch->offsets[i] / batch->n[i] - 128) / 256;
-        double variance = batch->squares[i] / batch->n[i] - mean * mean;
+        double mean = (batch->offsets[i] / batch->n[i] - half) * (0.5 / half);
+        double square = batch->squares[i] / batch->n[i], even = floor(mean * mean / unit + 0.5);
+        /* Samples that are all alike have squares that only rounding tells from their mean's. */
+        double variance = square == even ? 0 : square * unit - mean * mean;
         batch->start[i] = (double)ghm_float(bits);
         batch->spacing[i] = bits >> 31 ? -spacing : spacing;
         batch->mean[i] = batch->start[i] + batch->spacing[i] * mean;

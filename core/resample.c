@@ -78,7 +78,7 @@ int ghm_poisson(uint64_t seed, int64_t draw, int64_t n, const double *mean, int6
     return GHM_OK;
 }
 
-/* sum * now / before, rounded; a sum of up to 2^63 for up to 2^37 samples. */
+/* sum * now / before, rounded; a sum of up to 2^56 for up to 2^37 samples. */
 static uint64_t in_proportion(uint64_t sum, uint64_t now, uint64_t before)
 {
     return (uint64_t)(((unsigned __int128)sum * now + before / 2) / before);

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A cell's squares are below 2^26 each and its offsets below 2^22, so this many fit 64 bits. */
+/* A sample's offset is below 2^19 and its square below 2^14, so this many fit 64 bits with room. */
 #define CELL_LIMIT ((uint64_t)1 << 37)
 
 /* -- cells ------------------------------------------------------------------------------------ */

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 static const char magic[8] = "ghmskch";
-enum { VERSION = 2 };
+enum { VERSION = 3 };
 
 /* path: what a failure names; beside: the file that is written. */
 static int write_all(const char *beside, const char *path, const ghm_bytes *all)

@@ -17,26 +17,40 @@
 
 enum {
     /* Cells of 2^-10 relative width. What two moments leave of a loss, for the worst few samples in
-     * one cell, is below 6e-10 of it at |s| < 8, 5e-9 at |s| < 16, and 4e-8 where it is below 1e-7. */
+     * one cell, is below 1e-9 of it at |s| < 8, 8e-9 at |s| < 16, and 7e-8 where it is below 1e-7;
+     * for boxes below 4e-9. */
     GHM_SHIFT = 13,
-    GHM_SHIFT_MIN = 8, /* finer cells only where many edges share one */
-    GHM_DEPTH = 4,     /* edges in one cell that are no reason for finer ones */
-    GHM_WIDE_BITS = 8  /* offsets carry 8 bits below a float32 spacing: see ghm_cell */
+    GHM_SHIFT_MIN = 8,    /* finer cells only where many edges share one */
+    GHM_DEPTH = 4,        /* edges in one cell that are no reason for finer ones */
+    GHM_FINE_BITS = 6,    /* offsets carry 6 bits below a float32 spacing, */
+    GHM_SQUARE_SHIFT = 12 /* squares leave 12 bits out: so a thousand samples' fit one word */
 };
 
 #define GHM_MORE 0x80000000u
 
 /*
- * A slot in use. low = the bits of a key below its cell's; offset = low * 256 + 128 + the rounding
- * error of pred - target in 1/256 of a float32 spacing (128 alone for logits, which are exact).
+ * A slot in use. low = the bits of a key below its cell's; offset = low * 64 + 32 + the rounding
+ * error of pred - target in 1/64 of a float32 spacing (32 alone for logits, which are exact).
  * The sums are integers, so adding cells is exact and has no order.
  */
 typedef struct ghm_cell {
     uint32_t slot;
     uint64_t n;
-    uint64_t offsets; /* sum of offset */
-    uint64_t squares; /* sum of low^2 */
+    uint64_t offsets; /* sum of offset, each below 2^19 */
+    uint64_t squares; /* sum of ghm_square(low), each below 2^14 */
 } ghm_cell;
+
+/* low^2 / 4096, rounded; low is below 2^13. */
+GHM_INLINE uint32_t ghm_square(uint32_t low)
+{
+    return (low * low + (1u << (GHM_SQUARE_SHIFT - 1))) >> GHM_SQUARE_SHIFT;
+}
+
+/* The offset of a key that is exact. */
+GHM_INLINE uint32_t ghm_offset(uint32_t low)
+{
+    return low << GHM_FINE_BITS | 1u << (GHM_FINE_BITS - 1);
+}
 
 /* One step along the edges inside a cell. low: the key's bits below its cell's; entry: split[*slot],
  * see ghm_edges. A key beyond the entry's edge goes to that edge's side. Returns the entry in that
@@ -60,15 +74,18 @@ GHM_INLINE uint32_t ghm_slot_of(const uint32_t *split, uint32_t n_cells, int shi
     return slot;
 }
 
-/* 128 + the rounding error of d = pred - target, away from zero, in 1/256 of d's spacing: what
- * Knuth's two-sum tells. Below 2^-96 it is left out. */
-GHM_INLINE uint32_t ghm_error_offset(float pred, float target)
+/* The same for d = pred - target, whose rounding error, away from zero, counts in 1/64 of d's spacing:
+ * what Knuth's two-sum tells. It never moves an offset into the next spacing's. Below 2^-98 it is
+ * left out. */
+GHM_INLINE uint32_t ghm_offset_of_difference(uint32_t low, float pred, float target)
 {
+    const uint32_t most = (1u << GHM_FINE_BITS) - 1;
     float d = pred - target, back = pred - d;
     float error = (pred - (d + back)) + (back - target);
     uint32_t exponent = (ghm_bits(d) & 0x7fffffffu) >> 23;
-    float scale = ghm_float(exponent > 31 ? (285 - exponent) << 23 : 0); /* 2^(158 - exponent) */
-    return (uint32_t)(int32_t)((d < 0.0f ? -error : error) * scale + 128.5f);
+    float scale = ghm_float(exponent > 28 ? (283 - exponent) << 23 : 0); /* 2^(156 - exponent) */
+    uint32_t fine = (uint32_t)(int32_t)((d < 0.0f ? -error : error) * scale + 32.5f);
+    return low << GHM_FINE_BITS | (fine < most ? fine : most);
 }
 
 #endif

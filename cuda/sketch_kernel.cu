@@ -100,7 +100,7 @@ static __device__ __forceinline__ void add_to_slot(const job_sketch &job, const 
     }
 }
 
-/* Adds the samples of a whole warp. 32 offsets stay below 2^27 and 32 squares below 2^31. */
+/* Adds the samples of a whole warp. 32 offsets stay below 2^24 and 32 squares below 2^19. */
 static __device__ __forceinline__ void add_samples(const job_sketch &job, const lines &own,
                                                    bool used, uint32_t line, uint32_t place,
                                                    uint32_t offset, uint32_t square)
@@ -138,8 +138,8 @@ static __device__ __forceinline__ void sketch_sample(const job_sketch &job, cons
         line = find_slot(job, own, key, positive, &place);
     }
     __syncwarp();
-    uint32_t below = BOXES && used ? ghm_error_offset(x, t) : 128;
-    add_samples(job, own, used, line, place, (low << GHM_WIDE_BITS) + below, low * low);
+    uint32_t offset = BOXES && used ? ghm_offset_of_difference(low, x, t) : ghm_offset(low);
+    add_samples(job, own, used, line, place, offset, ghm_square(low));
     if (__any_sync(ALL_LANES, used && w != 1)) {
         add_units(w, used, units);
     }

@@ -1,5 +1,5 @@
--- What must not matter: threads, instruction sets, the order of samples, shards, and how often a
--- pass drains its tables.
+-- What must not matter: threads, instruction sets, the order of samples, shards, and how many of
+-- them share a slot.
 
 local lu = require "luaunit"
 local array = require "ghm.array"
@@ -234,9 +234,33 @@ function TestCoreOrder.test_sketches_of_other_edges_or_targets_do_not_merge()
     lu.assertEquals(s:digest(), digest)
 end
 
--- -- drains ---------------------------------------------------------------------------------------
+-- -- many samples in one slot ---------------------------------------------------------------------
 
--- More than a table's counters hold between two drains (2^21), all in one cell, at its far end.
+local last_before_1 = 0.999999940395355224609375 -- its cell's last float32
+
+-- A word of a table holds 1023 samples, and what is fuller moves on: the whole against parts that
+-- never fill one. Logits at a cell's far end, and next to both sides of an edge inside a cell.
+function TestCoreOrder.test_slots_fuller_than_a_word_are_counted_exactly()
+    local n, few = 50000, 500
+    for _, bins in ipairs { 10, 200 } do -- with few and with many edges
+        local edge = math.log(2 / 8)
+        local near = { -last_before_1, edge * (1 - 2 ^ -23), edge * (1 + 2 ^ -23), edge * 1.0002 }
+        local x = samples.fill(n, function(i) return near[i % 4 + 1] end)
+        local t = samples.fill(n, function(i) return i % 3 == 0 and 1 or 0 end)
+        local w = samples.fill(n, function(i) return i % 7 == 0 and 0 or 1 end)
+        local parts = {}
+        for from = 0, n - 1, few do
+            parts[#parts + 1] = samples.sketch_of({ bins = bins }, samples.class_batch(
+                part(x, from, from + few), part(t, from, from + few), part(w, from, from + few)))
+        end
+        for threads = 1, 2 do
+            local whole = on_threads(threads, samples.class_batch(x, t, w), { bins = bins })
+            lu.assertEquals(whole:digest(), merged(parts):digest())
+        end
+    end
+end
+
+-- 16-bit logits of one value, whose patterns are counted.
 function TestCoreOrder.test_four_million_equal_logits_are_counted_exactly()
     local n = 2 ^ 22 + 7
     local logits, target = array.new("f2", { n }), array.new("u1", { n })

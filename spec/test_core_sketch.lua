@@ -1,5 +1,5 @@
 -- The sketch against the oracle: counts exactly, sums to 1e-8 or better, unions, accuracy where few
--- samples share a cell, merging, drains, threads, and what it refuses.
+-- samples share a cell, merging, threads, and what it refuses.
 
 local lu = require "luaunit"
 local close = require "close"
