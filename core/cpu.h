@@ -23,9 +23,10 @@ enum { FEW_SPLITS = 64 };
 
 /* Sets GHM_WATCHED in the cells that edges split, where they are few, or clears it. */
 void cpu_watch_splits(ghm_table *table, const ghm_plan *plan, const ghm_edges *edges, bool watch);
-/* Moves a table into cells. seen: of the blocks added to it. */
-int cpu_drain(ghm_table *table, const ghm_plan *plan, const ghm_edges *edges, uint32_t seen,
-              ghm_cells *scratch, ghm_cells cells[2]);
+/* Moves the tables of the first so many threads into cells, which are empty before. seen: of the
+ * blocks added to them. */
+int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges *edges,
+              uint32_t seen, ghm_cells cells[2]);
 
 int cpu_sketch(void *state, const ghm_edges *edges, const ghm_batch *batch, ghm_scan *out);
 int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,

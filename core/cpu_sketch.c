@@ -1,9 +1,9 @@
 /*
  * cpu_sketch.c - the sketch pass on the CPU.
  *
- * Each thread owns a table with a slot for every cell (zero pages until touched), adds blocks to it,
- * and drains it into a sorted list of cells. Lists are added at the end. All of it is integer
- * addition, so neither threads nor order change a bit.
+ * Each thread owns a table with a slot for every cell (zero pages until touched) and adds blocks to
+ * it; at the end all of them together become one sorted list of cells. All of it is integer addition,
+ * so neither threads nor order change a bit.
  */
 #include "cpu.h"
 #include "formula.h"
@@ -51,9 +51,9 @@ typedef struct worker {
     ghm_block block;
     ghm_facts facts;
     ghm_weights weights;
-    ghm_cells cells[2];
-    int64_t taken; /* since the table was empty, and what of it was seen */
-    uint32_t seen;
+    uint32_t seen;      /* of the blocks */
+    ghm_cells cells[2]; /* of patterns, and how many samples were counted since */
+    int64_t counted;
     bool odd; /* of sketch_pass */
     int status;
 } worker;
@@ -104,14 +104,8 @@ typedef struct sketch_pass {
     ghm_plan plan;
     bool patterns; /* count 16-bit patterns instead of adding to cells */
     bool odd;      /* then: something is not finite, or not hard, and where is yet to be found */
+    uint32_t seen; /* by all threads */
 } sketch_pass;
-
-static void begin_table(const sketch_pass *pass, ghm_table *table)
-{
-    if (!pass->patterns) {
-        cpu_watch_splits(table, &pass->plan, pass->edges, true);
-    }
-}
 
 static void add_block(const sketch_pass *pass, int64_t block, ghm_table *table, worker *me)
 {
@@ -139,24 +133,22 @@ static void add_block(const sketch_pass *pass, int64_t block, ghm_table *table, 
     me->seen |= me->block.seen;
 }
 
-static int end_table(const sketch_pass *pass, ghm_table *table, ghm_cells *scratch, worker *me)
+static int take_patterns(const sketch_pass *pass, const ghm_table *table, worker *me)
 {
-    int status = pass->patterns
-                   ? cpu_take_patterns((uint32_t *)table->words, pass->batch->pred_dtype,
-                                       pass->edges, me->cells, &me->odd)
-                   : cpu_drain(table, &pass->plan, pass->edges, me->seen, scratch, me->cells);
-    me->taken = 0;
-    me->seen = 0;
-    return status;
+    me->counted = 0;
+    return cpu_take_patterns((uint32_t *)table->words, pass->batch->pred_dtype, pass->edges,
+                             me->cells, &me->odd);
 }
 
 /* Adds what a thread found to the whole; odd ones find nothing. */
-static int collect(worker *me, ghm_scan *out)
+static int collect(sketch_pass *pass, worker *me, ghm_scan *out)
 {
     int status = me->status;
     for (int group = 0; group < 2 && status == GHM_OK; group++) {
         status = ghm_cells_take(&out->cells[group], &me->cells[group]);
     }
+    pass->odd |= me->odd;
+    pass->seen |= me->seen;
     cpu_add_facts(&out->facts, &me->facts);
     ghm_weights_add(&out->weights, &me->weights);
     ghm_cells_free(&me->cells[0]);
@@ -173,9 +165,10 @@ static int run_pass(sketch_pass *pass, ghm_scan *out)
 #pragma omp parallel num_threads(threads)
     {
         ghm_table *table = &cpu->tables[omp_get_thread_num()];
-        ghm_cells *scratch = &cpu->scratch[omp_get_thread_num()];
         worker *me = new_worker();
-        begin_table(pass, table);
+        if (!pass->patterns) {
+            cpu_watch_splits(table, &pass->plan, pass->edges, true);
+        }
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
             if (!me || me->status != GHM_OK || me->odd) {
@@ -186,26 +179,31 @@ static int run_pass(sketch_pass *pass, ghm_scan *out)
                 continue;
             }
             add_block(pass, block, table, me);
-            me->taken += GHM_BLOCK;
-            if (pass->patterns && me->taken > UINT32_MAX - GHM_BLOCK) {
-                me->status = end_table(pass, table, scratch, me);
-                begin_table(pass, table);
+            me->counted += GHM_BLOCK;
+            if (pass->patterns && me->counted > UINT32_MAX - GHM_BLOCK) {
+                me->status = take_patterns(pass, table, me);
             }
         }
-        int ended = me ? end_table(pass, table, scratch, me) : GHM_E_MEMORY;
+        int ended = me ? GHM_OK : GHM_E_MEMORY;
+        if (me && pass->patterns) {
+            ended = take_patterns(pass, table, me);
+        }
 #pragma omp critical
         {
             if (me) {
                 me->status = me->status ? me->status : ended;
-                ended = collect(me, out);
-                pass->odd |= me->odd;
+                ended = collect(pass, me, out);
             }
             status = status ? status : ended;
         }
         free(me);
     }
+    if (!pass->patterns) {
+        int drained = cpu_drain(cpu, threads, &pass->plan, pass->edges, pass->seen, out->cells);
+        status = status ? status : drained;
+    }
     if (status == GHM_E_MEMORY) {
-        cpu_drop_tables(cpu); /* an undrained table must not leak into the next pass */
+        cpu_drop_tables(cpu); /* what is left in a table must not leak into the next pass */
     }
     return status;
 }

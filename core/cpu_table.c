@@ -4,6 +4,7 @@
  */
 #include "cpu.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
@@ -50,82 +51,6 @@ int cpu_reserve_tables(cpu_state *cpu, size_t slots)
     return GHM_OK;
 }
 
-enum { STRIP = 8 }; /* slots looked at together: most of a table is empty */
-
-static inline bool is_empty(const ghm_table *table, uint32_t first)
-{
-    uint64_t any = 0;
-    for (uint32_t slot = first; slot < first + STRIP; slot++) {
-        any |= table->words[slot] | (table->spilled ? table->wide[slot].n : 0);
-    }
-    return any == 0;
-}
-
-/* What a slot of the table holds, as that slot of its group. */
-static inline ghm_cell cell_of(const ghm_table *table, uint32_t slot, uint32_t group)
-{
-    const uint64_t offsets = ((uint64_t)1 << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1;
-    const uint64_t squares = ((uint64_t)1 << GHM_OFFSETS_SHIFT) - 1, word = table->words[slot];
-    ghm_cell cell = {slot - group, word >> GHM_COUNT_SHIFT, word >> GHM_OFFSETS_SHIFT & offsets,
-                     word & squares};
-    if (table->spilled) {
-        cell.n += table->wide[slot].n;
-        cell.offsets += table->wide[slot].offsets;
-        cell.squares += table->wide[slot].squares;
-        table->wide[slot] = (ghm_cell){0};
-    }
-    return cell;
-}
-
-/* Moves slots [first, first + n) of the table, which are of a group that begins at `group`, into
- * cells; they are zero afterwards. */
-GHM_CLONES
-static int take_slots(ghm_table *table, uint32_t group, uint32_t first, uint32_t n, ghm_cells *out)
-{
-    if (out->n + n + 1 > out->room) { /* one more: the loop writes before it knows */
-        int64_t room = 2 * out->room + n + 1;
-        ghm_cell *at = realloc(out->at, (size_t)room * sizeof *at);
-        if (!at) {
-            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
-        }
-        out->at = at;
-        out->room = room;
-    }
-    for (uint32_t slot = first, end = first + n, stop; slot < end; slot = stop) {
-        stop = slot + STRIP < end ? slot + STRIP : end;
-        if (stop - slot == STRIP && is_empty(table, slot)) {
-            continue;
-        }
-        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
-            out->at[out->n] = cell_of(table, slot, group);
-            out->n += out->at[out->n].n != 0;
-            table->words[slot] = 0;
-        }
-    }
-    return GHM_OK;
-}
-
-/* Moves one group (negatives or positives) of a table into cells, by rising slot. */
-static int drain_group(ghm_table *table, uint32_t group, const ghm_edges *edges, uint32_t seen,
-                       ghm_cells *scratch, ghm_cells *into)
-{
-    uint32_t span = 1u << (26 - edges->shift); /* cells of one bit of seen */
-    uint32_t half = edges->task == GHM_REGRESSION ? edges->n_cells : edges->n_cells / 2;
-    int status = GHM_OK;
-    for (uint32_t sign = 0; sign < edges->n_cells; sign += half) {
-        for (uint32_t m = 0; m < 32 && status == GHM_OK; m++) {
-            if (seen >> m & 1) {
-                status = take_slots(table, group, group + sign + m * span, span, scratch);
-            }
-        }
-    }
-    uint32_t sides = group + edges->n_cells;
-    status = status ? status : take_slots(table, group, sides, edges->n_sides, scratch);
-    status = status ? status : ghm_cells_merge(into, scratch);
-    scratch->n = 0;
-    return status;
-}
-
 void cpu_watch_splits(ghm_table *table, const ghm_plan *plan, const ghm_edges *edges, bool watch)
 {
     for (uint32_t i = 0; i < edges->n_sides && plan->watch; i++) {
@@ -136,16 +61,198 @@ void cpu_watch_splits(ghm_table *table, const ghm_plan *plan, const ghm_edges *e
     }
 }
 
-int cpu_drain(ghm_table *table, const ghm_plan *plan, const ghm_edges *edges, uint32_t seen,
-              ghm_cells *scratch, ghm_cells cells[2])
+/* -- tables into cells ------------------------------------------------------------------------ */
+
+/* Slots next to each other that one thread moves: a binade, or all sides of a group. */
+typedef struct piece {
+    uint32_t group, first, n; /* the group's first slot; slots of the table */
+    int thread;               /* in whose scratch their cells are, from `begin` on */
+    int64_t begin, cells;
+    ghm_cell *to; /* and where they go from there */
+} piece;
+
+enum {
+    STRIP = 8,   /* slots looked at together: most of a table is empty */
+    BINADES = 8, /* of one bit of `seen` */
+    MOST_PIECES = 2 * (2 * 32 * BINADES + 1)
+};
+
+static inline bool is_empty(const ghm_table *table, uint32_t strip)
 {
-    int status = GHM_OK;
-    cpu_watch_splits(table, plan, edges, false);
-    for (uint32_t group = 0; group < plan->trash; group += plan->stride) {
-        int one = drain_group(table, group, edges, seen, scratch, &cells[group / plan->stride]);
-        status = status ? status : one;
+    uint64_t any = 0;
+    for (uint32_t k = 0; k < STRIP; k++) {
+        any |= table->words[strip + k];
     }
-    memset(table->words + plan->trash, 0, GHM_TRASH * sizeof *table->words);
+    for (uint32_t k = 0; k < STRIP && table->spilled; k++) {
+        any |= table->wide[strip + k].n;
+    }
+    return any == 0;
+}
+
+/* What a table holds in one slot. */
+static inline ghm_cell read_slot(const ghm_table *table, uint32_t slot)
+{
+    const uint64_t offsets = ((uint64_t)1 << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1;
+    const uint64_t squares = ((uint64_t)1 << GHM_OFFSETS_SHIFT) - 1, word = table->words[slot];
+    ghm_cell cell = {0, word >> GHM_COUNT_SHIFT, word >> GHM_OFFSETS_SHIFT & offsets,
+                     word & squares};
+    if (table->spilled) {
+        const ghm_cell *wide = &table->wide[slot];
+        cell.n += wide->n;
+        cell.offsets += wide->offsets;
+        cell.squares += wide->squares;
+    }
+    return cell;
+}
+
+/* The slots of a piece that are in use, summed over the tables, go to `out`, where there is room for
+ * one more. Returns their number. */
+static inline __attribute__((always_inline)) int64_t
+read_slots(const ghm_table *tables, int n_tables, const piece *from, ghm_cell *restrict out)
+{
+    int64_t n = 0;
+    uint32_t end = from->first + from->n, whole = end - from->n % STRIP;
+    for (uint32_t slot = from->first; slot < end;) {
+        uint32_t stop = slot < whole ? slot + STRIP : end;
+        bool empty = slot < whole;
+        for (int t = 0; t < n_tables && empty; t++) {
+            empty = is_empty(&tables[t], slot);
+        }
+        for (slot = empty ? stop : slot; slot < stop;
+             slot++) { /* branches would be hard to foresee */
+            ghm_cell cell = read_slot(&tables[0], slot);
+            for (int t = 1; t < n_tables; t++) {
+                ghm_cell other = read_slot(&tables[t], slot);
+                cell.n += other.n;
+                cell.offsets += other.offsets;
+                cell.squares += other.squares;
+            }
+            cell.slot = slot - from->group;
+            out[n] = cell;
+            n += cell.n != 0;
+        }
+    }
+    return n;
+}
+
+/* Compiled apart for the one table, without spilled words, of a small batch on one thread. */
+GHM_CLONES
+static int64_t read_piece(const ghm_table *tables, int n_tables, const piece *from, ghm_cell *out)
+{
+    if (n_tables == 1 && !tables->spilled) {
+        const ghm_table one = {.words = tables->words};
+        return read_slots(&one, 1, from, out);
+    }
+    return read_slots(tables, n_tables, from, out);
+}
+
+static int make_room(ghm_cells *cells, int64_t more)
+{
+    if (cells->n + more > cells->room) {
+        int64_t room = 2 * cells->room + more;
+        ghm_cell *at = realloc(cells->at, (size_t)room * sizeof *at);
+        if (!at) {
+            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
+        }
+        cells->at = at;
+        cells->room = room;
+    }
+    return GHM_OK;
+}
+
+/* The pieces of a table that may be in use, by group, and in it by rising slot. */
+static int list_pieces(const ghm_plan *plan, const ghm_edges *edges, uint32_t seen, piece *pieces)
+{
+    uint32_t binade = 1u << (23 - edges->shift);
+    uint32_t signs = edges->task == GHM_REGRESSION ? 1 : 2, half = edges->n_cells / signs;
+    int n = 0;
+    for (uint32_t group = 0; group < plan->trash; group += plan->stride) {
+        for (uint32_t at = 0; at < signs * 32 * BINADES; at++) {
+            uint32_t of_sign = at % (32 * BINADES), sign = at / (32 * BINADES);
+            if (seen >> (of_sign / BINADES) & 1) {
+                uint32_t first = group + sign * half + of_sign * binade;
+                pieces[n++] = (piece){group, first, binade, 0, 0, 0, NULL};
+            }
+        }
+        pieces[n++] = (piece){group, group + edges->n_cells, edges->n_sides, 0, 0, 0, NULL};
+    }
+    return n;
+}
+
+/* Memory for the cells of both groups, and which of it is for which piece. */
+static int lay_out(const ghm_plan *plan, piece *pieces, int n, ghm_cells cells[2])
+{
+    for (int i = 0; i < n; i++) {
+        cells[pieces[i].group / plan->stride].room += pieces[i].cells;
+    }
+    for (int group = 0; group < 2; group++) {
+        cells[group].at = malloc((size_t)(cells[group].room + 1) * sizeof *cells[group].at);
+        if (!cells[group].at) {
+            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)cells[group].room);
+        }
+    }
+    for (int i = 0; i < n; i++) {
+        ghm_cells *mine = &cells[pieces[i].group / plan->stride];
+        pieces[i].to = mine->at + mine->n;
+        mine->n += pieces[i].cells;
+    }
+    return GHM_OK;
+}
+
+static void clear_table(ghm_table *table, const piece *pieces, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (pieces[i].cells > 0) {
+            memset(table->words + pieces[i].first, 0, pieces[i].n * sizeof *table->words);
+        }
+        if (pieces[i].cells > 0 && table->spilled) {
+            memset(table->wide + pieces[i].first, 0, pieces[i].n * sizeof *table->wide);
+        }
+    }
     table->spilled = false;
+}
+
+int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges *edges,
+              uint32_t seen, ghm_cells cells[2])
+{
+    piece pieces[MOST_PIECES];
+    int n = list_pieces(plan, edges, seen, pieces), status = GHM_OK;
+    for (int i = 0; i < threads; i++) {
+        cpu_watch_splits(&cpu->tables[i], plan, edges, false);
+        memset(cpu->tables[i].words + plan->trash, 0, GHM_TRASH * sizeof(uint64_t));
+    }
+#pragma omp parallel num_threads(threads)
+    {
+        int me = omp_get_thread_num();
+        ghm_cells *scratch = &cpu->scratch[me];
+        scratch->n = 0;
+#pragma omp for schedule(dynamic)
+        for (int i = 0; i < n; i++) {
+            if (make_room(scratch, pieces[i].n + 1) != GHM_OK) {
+#pragma omp atomic write
+                status = GHM_E_MEMORY;
+                continue;
+            }
+            pieces[i].thread = me;
+            pieces[i].begin = scratch->n;
+            pieces[i].cells = read_piece(cpu->tables, threads, &pieces[i],
+                                         scratch->at + scratch->n);
+            scratch->n += pieces[i].cells;
+        }
+#pragma omp single
+        status = status ? status : lay_out(plan, pieces, n, cells);
+#pragma omp for schedule(static)
+        for (int i = 0; i < n; i++) {
+            if (status == GHM_OK) {
+                memcpy(pieces[i].to, cpu->scratch[pieces[i].thread].at + pieces[i].begin,
+                       (size_t)pieces[i].cells * sizeof(ghm_cell));
+            }
+        }
+        /* Each its own, which stays in its cache; the others have only read it. */
+#pragma omp for schedule(static)
+        for (int i = 0; i < threads; i++) {
+            clear_table(&cpu->tables[i], pieces, n);
+        }
+    }
     return status;
 }

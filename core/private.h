@@ -74,18 +74,29 @@ static inline uint32_t ghm_ordered(uint32_t bits)
     return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
 }
 
-/* How many declared thresholds are <= the key with these bits: the interval that holds it, looked for
- * from an interval nearby on. */
-static inline int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, int64_t near)
+/* The interval that was found last; zeros to begin with. Most keys lie where the one before did. */
+typedef struct ghm_near {
+    int64_t interval;
+    uint32_t first, span; /* its ordered keys */
+} ghm_near;
+
+/* How many declared thresholds are <= the key with these bits: the interval that holds it. */
+static inline int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, ghm_near *near)
 {
     uint32_t key = ghm_ordered(bits);
-    while (edges->order[near] <= key) {
-        near++;
+    if (key - near->first >= near->span) {
+        int64_t at = near->interval;
+        while (edges->order[at] <= key) {
+            at++;
+        }
+        while (at > 0 && edges->order[at - 1] > key) {
+            at--;
+        }
+        near->interval = at;
+        near->first = at > 0 ? edges->order[at - 1] : 0;
+        near->span = edges->order[at] - near->first;
     }
-    while (near > 0 && edges->order[near - 1] > key) {
-        near--;
-    }
-    return near;
+    return near->interval;
 }
 
 /* Checks bins and, for regression, mu. */
@@ -195,6 +206,27 @@ extern const ghm_backend ghm_cpu_backend;
 /* NULL-tolerant argument check of a batch, the one every entry point uses. */
 int ghm_check_batch(const ghm_batch *batch);
 
+enum { GHM_CELL_BATCH = 256 }; /* cells looked at together, in loops that become vector code */
+
+typedef struct ghm_cell_batch {
+    double n[GHM_CELL_BATCH], offsets[GHM_CELL_BATCH], squares[GHM_CELL_BATCH]; /* of the cell */
+    int64_t interval[GHM_CELL_BATCH];
+    uint32_t bits[GHM_CELL_BATCH]; /* where the cell begins */
+    uint32_t low[GHM_CELL_BATCH];  /* where in it the slot begins: 0 but for sides */
+    /* Keys are start + spacing * float32 spacings from there on; negative ones have a negative spacing. */
+    double start[GHM_CELL_BATCH], spacing[GHM_CELL_BATCH];
+    double mean[GHM_CELL_BATCH], variance[GHM_CELL_BATCH]; /* of the samples' keys */
+} ghm_cell_batch;
+
+static inline int ghm_cell_batch_size(const ghm_cells *cells, int64_t begin)
+{
+    return cells->n - begin < GHM_CELL_BATCH ? (int)(cells->n - begin) : GHM_CELL_BATCH;
+}
+
+/* A batch of at most GHM_CELL_BATCH cells with their moments; near: of the batch before. */
+void ghm_load_cells(const ghm_edges *edges, const ghm_cell *cells, int n, ghm_near *near,
+                    ghm_cell_batch *batch);
+
 /* A cell as questions see it: its samples' keys have this mean and variance. */
 typedef struct ghm_line {
     double mean, variance;
@@ -207,7 +239,10 @@ typedef struct ghm_line {
 
 /* All cells of a sketch, by slot or in the order of means; kept until it changes. NULL: no memory. */
 const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order);
-/* The same with its arguments checked; hard targets alone have lines. */
+/* What questions check: that they were given a sketch and a place; that its samples have keys. */
+int ghm_check_question(const ghm_sketch *sketch, const void *out);
+int ghm_check_hard(const ghm_sketch *sketch);
+/* Lines, after both checks. */
 int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
 
 /* Whether a task knows a function with these parameters. */
@@ -220,6 +255,7 @@ struct ghm_sketch {
     ghm_facts facts;
     ghm_weights weights;
     bool soft_targets; /* decided by the first batch with samples */
+    int threads;       /* for questions: as many as the device had that added to it last */
     ghm_cells cells[2];
     ghm_soft soft;            /* allocated with the first soft batch */
     ghm_line *lines, *sorted; /* see ghm_sketch_lines */

@@ -297,6 +297,7 @@ int ghm_sketch_add(ghm_device *device, ghm_sketch *sketch, const ghm_batch *batc
     }
     if (status == GHM_OK) {
         status = absorb(sketch, scan->cells, &scan->soft, &scan->facts, &scan->weights, soft);
+        sketch->threads = device->threads;
     }
     ghm_cells_free(&scan->cells[0]);
     ghm_cells_free(&scan->cells[1]);
