@@ -61,6 +61,8 @@ void cpu_watch_splits(ghm_table *table, const ghm_plan *plan, const ghm_edges *e
     }
 }
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 /* -- tables into cells ------------------------------------------------------------------------ */
 
 /* Slots next to each other that one thread moves: a binade, or all sides of a group. */
@@ -77,26 +79,33 @@ enum {
     MOST_PIECES = 2 * (2 * 32 * BINADES + 1)
 };
 
-static inline bool is_empty(const ghm_table *table, uint32_t strip)
+typedef uint64_t four_words __attribute__((vector_size(32), aligned(8), may_alias));
+
+/* Whether n slots, a multiple of four, are empty in all tables. `spilled`: in any of them. */
+static ALWAYS_INLINE bool are_empty(const ghm_table *tables, int n_tables, bool spilled,
+                                    uint32_t slot, uint32_t n)
 {
-    uint64_t any = 0;
-    for (uint32_t k = 0; k < STRIP; k++) {
-        any |= table->words[strip + k];
+    four_words any = {0};
+    for (int t = 0; t < n_tables; t++) {
+        const four_words *words = (const four_words *)(tables[t].words + slot);
+        for (uint32_t k = 0; k < n / 4; k++) {
+            any |= words[k];
+        }
+        for (uint32_t k = 0; spilled && k < n; k++) {
+            any[0] |= tables[t].wide[slot + k].n;
+        }
     }
-    for (uint32_t k = 0; k < STRIP && table->spilled; k++) {
-        any |= table->wide[strip + k].n;
-    }
-    return any == 0;
+    return !(any[0] | any[1] | any[2] | any[3]);
 }
 
 /* What a table holds in one slot. */
-static inline ghm_cell read_slot(const ghm_table *table, uint32_t slot)
+static ALWAYS_INLINE ghm_cell read_slot(const ghm_table *table, bool spilled, uint32_t slot)
 {
     const uint64_t offsets = ((uint64_t)1 << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1;
     const uint64_t squares = ((uint64_t)1 << GHM_OFFSETS_SHIFT) - 1, word = table->words[slot];
     ghm_cell cell = {0, word >> GHM_COUNT_SHIFT, word >> GHM_OFFSETS_SHIFT & offsets,
                      word & squares};
-    if (table->spilled) {
+    if (spilled) {
         const ghm_cell *wide = &table->wide[slot];
         cell.n += wide->n;
         cell.offsets += wide->offsets;
@@ -107,27 +116,26 @@ static inline ghm_cell read_slot(const ghm_table *table, uint32_t slot)
 
 /* The slots of a piece that are in use, summed over the tables, go to `out`, where there is room for
  * one more. Returns their number. */
-static inline __attribute__((always_inline)) int64_t
-read_slots(const ghm_table *tables, int n_tables, const piece *from, ghm_cell *restrict out)
+static ALWAYS_INLINE int64_t read_slots(const ghm_table *tables, int n_tables, bool spilled,
+                                        const piece *from, ghm_cell *restrict out)
 {
     int64_t n = 0;
-    uint32_t end = from->first + from->n, whole = end - from->n % STRIP;
-    for (uint32_t slot = from->first; slot < end;) {
-        uint32_t stop = slot < whole ? slot + STRIP : end;
-        bool empty = slot < whole;
-        for (int t = 0; t < n_tables && empty; t++) {
-            empty = is_empty(&tables[t], slot);
+    uint32_t slot = from->first, end = slot + from->n, group = from->group;
+    while (slot < end) {
+        uint32_t stop = end - slot < STRIP ? end : slot + STRIP;
+        if (stop - slot == STRIP && are_empty(tables, n_tables, spilled, slot, STRIP)) {
+            slot = stop;
+            continue;
         }
-        for (slot = empty ? stop : slot; slot < stop;
-             slot++) { /* branches would be hard to foresee */
-            ghm_cell cell = read_slot(&tables[0], slot);
+        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
+            ghm_cell cell = read_slot(&tables[0], spilled, slot);
             for (int t = 1; t < n_tables; t++) {
-                ghm_cell other = read_slot(&tables[t], slot);
+                ghm_cell other = read_slot(&tables[t], spilled, slot);
                 cell.n += other.n;
                 cell.offsets += other.offsets;
                 cell.squares += other.squares;
             }
-            cell.slot = slot - from->group;
+            cell.slot = slot - group;
             out[n] = cell;
             n += cell.n != 0;
         }
@@ -135,15 +143,21 @@ read_slots(const ghm_table *tables, int n_tables, const piece *from, ghm_cell *r
     return n;
 }
 
-/* Compiled apart for the one table, without spilled words, of a small batch on one thread. */
+/* Compiled apart for the one or two tables, without spilled words, of a small batch. */
 GHM_CLONES
 static int64_t read_piece(const ghm_table *tables, int n_tables, const piece *from, ghm_cell *out)
 {
-    if (n_tables == 1 && !tables->spilled) {
-        const ghm_table one = {.words = tables->words};
-        return read_slots(&one, 1, from, out);
+    bool spilled = false;
+    for (int t = 0; t < n_tables; t++) {
+        spilled |= tables[t].spilled;
     }
-    return read_slots(tables, n_tables, from, out);
+    if (n_tables == 1 && !spilled) {
+        return read_slots(tables, 1, false, from, out);
+    }
+    if (n_tables == 2 && !spilled) {
+        return read_slots(tables, 2, false, from, out);
+    }
+    return read_slots(tables, n_tables, true, from, out);
 }
 
 static int make_room(ghm_cells *cells, int64_t more)

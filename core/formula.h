@@ -55,18 +55,13 @@ GHM_INLINE double ghm_exp_minus_fine(double a)
     double x = -(a < 745.2 ? a : 745.2);
     double n = (x * 1.4426950408889634 + magic) - magic;
     double r = (x - n * 0.693147180369123816490) - n * 1.90821492927058770002e-10;
-    double p = 1 / 479001600.0; /* Taylor: |r| <= ln2 / 2, so r^13 / 13! is below 2e-16 */
-    p = p * r + 1 / 39916800.0;
-    p = p * r + 1 / 3628800.0;
-    p = p * r + 1 / 362880.0;
-    p = p * r + 1 / 40320.0;
-    p = p * r + 1 / 5040.0;
-    p = p * r + 1 / 720.0;
-    p = p * r + 1 / 120.0;
-    p = p * r + 1 / 24.0;
-    p = p * r + 1 / 6.0;
-    p = p * r + 0.5;
-    p = (p * r) * r + r + 1;
+    /* Taylor: |r| <= ln2 / 2, so r^13 / 13! is below 2e-16. By halves, quarters and so on, because a
+     * sum in one chain would wait for each of its steps. */
+    double r2 = r * r, r4 = r2 * r2;
+    double low = (1 / 2.0 + r * (1 / 6.0)) + r2 * (1 / 24.0 + r * (1 / 120.0));
+    double middle = (1 / 720.0 + r * (1 / 5040.0)) + r2 * (1 / 40320.0 + r * (1 / 362880.0));
+    double high = (1 / 3628800.0 + r * (1 / 39916800.0)) + r2 * (1 / 479001600.0);
+    double p = (low + r4 * (middle + r4 * high)) * r2 + r + 1;
     /* 2^n in two halves, to reach subnormals; n + magic holds n in its low bits. */
     double half = (n * 0.5 + magic) - magic;
     return p * ghm_power_of_two(half + magic) * ghm_power_of_two((n - half) + magic);
@@ -74,20 +69,12 @@ GHM_INLINE double ghm_exp_minus_fine(double a)
 
 GHM_INLINE double ghm_log1p_unit_fine(double e)
 {
-    double z = e / (2 + e), q = z * z, sum = 0; /* 2 atanh z: q <= 1/9, q^14 / 29 is below 2e-15 */
-    sum = (sum + 1 / 27.0) * q;
-    sum = (sum + 1 / 25.0) * q;
-    sum = (sum + 1 / 23.0) * q;
-    sum = (sum + 1 / 21.0) * q;
-    sum = (sum + 1 / 19.0) * q;
-    sum = (sum + 1 / 17.0) * q;
-    sum = (sum + 1 / 15.0) * q;
-    sum = (sum + 1 / 13.0) * q;
-    sum = (sum + 1 / 11.0) * q;
-    sum = (sum + 1 / 9.0) * q;
-    sum = (sum + 1 / 7.0) * q;
-    sum = (sum + 1 / 5.0) * q;
-    sum = (sum + 1 / 3.0) * q;
+    double z = e / (2 + e), q = z * z; /* 2 atanh z: q <= 1/9, q^14 / 29 is below 2e-15 */
+    double q2 = q * q, q4 = q2 * q2;
+    double low = (1 / 3.0 + q * (1 / 5.0)) + q2 * (1 / 7.0 + q * (1 / 9.0));
+    double middle = (1 / 11.0 + q * (1 / 13.0)) + q2 * (1 / 15.0 + q * (1 / 17.0));
+    double high = (1 / 19.0 + q * (1 / 21.0)) + q2 * (1 / 23.0 + q * (1 / 25.0));
+    double sum = (low + q4 * (middle + q4 * (high + q4 * (1 / 27.0)))) * q;
     return 2 * (z + z * sum);
 }
 

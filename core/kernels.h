@@ -72,11 +72,13 @@ typedef struct ghm_slopes {
     const float *thresholds; /* bins + 1 */
     const float *beta;       /* bins + 1, the last for ignored samples with infinite keys */
     float grad_scale, loss_scale;
-    int with_loss; /* 0: the losses are not wanted, nor needed for the gradient */
+    bool with_rest; /* beta and norm are wanted */
+    bool with_loss; /* the losses are wanted, or needed for the gradient */
 } ghm_slopes;
 
+/* Where a block's outputs go, each [n]: straight to the caller's arrays, or to buffers. */
 typedef struct ghm_results {
-    float grad[GHM_BLOCK], beta[GHM_BLOCK], norm[GHM_BLOCK], loss[GHM_BLOCK];
+    float *grad, *beta, *norm, *loss;
 } ghm_results;
 
 typedef struct ghm_kernels {
@@ -98,11 +100,11 @@ typedef struct ghm_kernels {
      * negatives. Of the block, valid, positive, uneven and suspect tell of weights and targets. */
     void (*tally)(const uint16_t *x, const float *t, const float *w, int n, uint32_t *table,
                   ghm_block *block);
-    /* Hard targets. */
+    /* Hard targets. Without rest and loss the outputs of those are buffers, and left as they like. */
     void (*classes_slope)(const float *x, const float *t, const float *w, int n,
-                          const ghm_slopes *slopes, ghm_results *out);
+                          const ghm_slopes *slopes, const ghm_results *out);
     void (*boxes_slope)(const float *pred, const float *target, const float *w, int n,
-                        const ghm_slopes *slopes, ghm_results *out);
+                        const ghm_slopes *slopes, const ghm_results *out);
 } ghm_kernels;
 
 /* Where tally counts ignored samples: beyond the 16-bit patterns of negatives and of positives. */
