@@ -45,6 +45,7 @@ static void cpu_close(void *state)
     for (int i = 0; i < cpu->threads; i++) {
         ghm_cells_free(&cpu->scratch[i]);
     }
+    free(cpu->kept);
     free(cpu->scratch);
     free(cpu->tables);
     free(cpu);

@@ -11,6 +11,8 @@ typedef struct cpu_state {
     ghm_table *tables;
     size_t table_slots;
     ghm_cells *scratch; /* one per thread: where a table is drained to, kept for the same reason */
+    void *kept;         /* of the exact density: see borrow() */
+    size_t kept_bytes;
 } cpu_state;
 
 /* Tables of at least this many slots, all zero. A drained table is zero again. */

@@ -236,52 +236,65 @@ static int slide_all(double eps, const exact_work *work, double *density, double
     return GHM_OK;
 }
 
-/* Room for so many words of 8 bytes, in large pages where the system has them: fresh small ones cost
- * as much as the sort. free() frees it. */
-static void *new_words(size_t n)
+/* More is not kept from call to call. */
+#define MOST_KEPT ((size_t)256 << 20)
+
+/* Bytes in large pages where the system has them, kept for the next call: fresh ones, and small ones,
+ * cost as much as the sort. */
+static char *borrow(cpu_state *cpu, size_t bytes)
 {
     const size_t page = 2 << 20;
-    size_t bytes = (n * 8 + page - 1) / page * page;
-    void *words = n * 8 < page ? malloc(n * 8) : aligned_alloc(page, bytes);
-    if (words && n * 8 >= page) {
-        madvise(words, bytes, MADV_HUGEPAGE); /* a wish: where it is not heard, nothing is lost */
+    if (cpu->kept_bytes < bytes) {
+        cpu->kept_bytes = (bytes + page - 1) / page * page;
+        free(cpu->kept);
+        cpu->kept = aligned_alloc(page, cpu->kept_bytes);
+        if (!cpu->kept) {
+            cpu->kept_bytes = 0;
+            return NULL;
+        }
+        madvise(cpu->kept, cpu->kept_bytes, MADV_HUGEPAGE); /* a wish: not heard, nothing is lost */
     }
-    return words;
+    return cpu->kept;
+}
+
+static void give_back(cpu_state *cpu)
+{
+    if (cpu->kept_bytes > MOST_KEPT) {
+        free(cpu->kept);
+        cpu->kept = NULL;
+        cpu->kept_bytes = 0;
+    }
 }
 
 int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double *density,
               double *loss)
 {
-    const cpu_state *cpu = state;
+    cpu_state *cpu = state;
     int64_t samples = batch->rows * batch->cols;
-    size_t room = (size_t)samples + 1;
     bool boxes = batch->task == GHM_REGRESSION;
+    size_t words = ((size_t)samples + 8) / 8 * 8; /* a cache line, and one sample more */
+    char *memory = borrow(cpu, words * 8 * (boxes ? 4 : 3));
+    if (!memory) {
+        return ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
+    }
     exact_work work = {
-        .order = new_words(room),
-        .spare = new_words(room),
-        .residual = boxes ? new_words(room) : NULL,
-        .g = new_words(room),
+        .order = (uint64_t *)memory,
+        .spare = (uint64_t *)memory + words,
+        .g = (double *)memory + 2 * words,
+        .residual = boxes ? (double *)memory + 3 * words : NULL,
         .threads = cpu->threads,
     };
     ghm_facts facts = cpu_no_facts;
     facts.samples = samples;
-    int status = work.order && work.spare && (work.residual || !boxes) && work.g
-                   ? GHM_OK
-                   : ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
-    if (status == GHM_OK) {
-        gather(cpu->kernels, batch, &work, density, &facts);
-        status = ghm_judge(batch, &facts, 0);
-    }
+    gather(cpu->kernels, batch, &work, density, &facts);
+    int status = ghm_judge(batch, &facts, 0);
     status = status ? status : sort_by_key(&work, samples);
     if (status == GHM_OK) {
         work.loss = (double *)work.spare;
         evaluate(batch->task, mu, &work);
         status = slide_all(eps, &work, density, loss);
     }
-    free(work.order);
-    free(work.spare);
-    free(work.residual);
-    free(work.g);
+    give_back(cpu);
     return status;
 }
 

@@ -303,7 +303,8 @@ int ghm_harmonise(const ghm_config *config, const int64_t *R, const double *L, d
 
 /* -- the gradient pass ----------------------------------------------------------------------- */
 
-/* Outputs of [rows, cols]; NULL where not wanted. Ignored samples get 0. */
+/* Outputs of [rows, cols], which overlap neither each other nor the batch; NULL where not wanted.
+ * Ignored samples get 0. */
 typedef struct ghm_outputs {
     float *grad; /* grad_scale * beta_j * dl/dx */
     float *beta; /* beta_j */
@@ -341,7 +342,8 @@ int ghm_softmax_gradient(ghm_device *device, const ghm_batch *batch, const float
 
 /* density[rows*cols] (NULL allowed) of the paper's equation 5 by sorting, NaN for ignored samples;
  * *loss = sum of l / GD over valid samples = the exact-density GHM loss. Hard targets; mu for
- * regression; eps in (0, 1]. At most 2^32 - 1 samples. */
+ * regression; eps in (0, 1]. At most 2^32 - 1 samples. On a CPU the device keeps the memory of the
+ * sort, 24 bytes a sample or 32 for boxes, where that is at most 256 MB. */
 int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, double eps,
                       double *density, double *loss);
 
