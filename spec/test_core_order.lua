@@ -242,7 +242,7 @@ local last_before_1 = 0.999999940395355224609375 -- its cell's last float32
 -- never fill one. Logits at a cell's far end, and next to both sides of an edge inside a cell.
 function TestCoreOrder.test_slots_fuller_than_a_word_are_counted_exactly()
     local n, few = 50000, 500
-    for _, bins in ipairs { 10, 200 } do -- with few and with many edges
+    for _, bins in ipairs { 10, 300 } do -- with few and with many edges
         local edge = math.log(2 / 8)
         local near = { -last_before_1, edge * (1 - 2 ^ -23), edge * (1 + 2 ^ -23), edge * 1.0002 }
         local x = samples.fill(n, function(i) return near[i % 4 + 1] end)

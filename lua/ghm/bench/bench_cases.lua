@@ -31,7 +31,7 @@ local function range(first, last, step)
 end
 
 M.SWEEP = range(2, 65) -- 64 values of M; with few regions a peer that loops over them is fast
-M.GENERAL = 100 -- an M of so many edges that a pass takes no short cut for few
+M.GENERAL = 300 -- an M of so many edges that a pass takes no short cut for few
 M.MOMENTA = { 0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.75, 0.9 }
 M.BOX_BINS = range(5, 80, 5)
 M.BOX_MU = {}

@@ -44,7 +44,7 @@ local things = {
     { "ghmc_grad_10", "loss and gradient, 10 bins" },
     { "ghmc_grad_30", "loss and gradient, 30 bins" },
     { "ghmr_10", "GHM-R loss, 10 bins" }, { "ghmr_30", "GHM-R loss, 30 bins" },
-    { "sweep_1", "sweep of M = 100" }, { "sweep_64", "sweep of 64 M" },
+    { "sweep_1", "one general pass, M = 300" }, { "sweep_64", "sweep of 64 M" },
     { "sweep_64x8", "64 M x 8 momenta" }, { "mu_16x16", "GHM-R, 16 mu x 16 M" },
     { "exact", "exact density" },
 }
