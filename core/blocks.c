@@ -50,58 +50,66 @@ int64_t ghm_label_of_row(const ghm_batch *batch, int64_t row)
     }
 }
 
-/* Row by row: the part of each row that lies in the block. */
-static void expand_rows(const ghm_batch *batch, int64_t begin, int n, ghm_buffers *out)
+static bool has_labels(const ghm_batch *batch)
 {
-    bool labels = batch->target_form == GHM_ZERO_BASED || batch->target_form == GHM_ONE_BASED;
+    return batch->target_form == GHM_ZERO_BASED || batch->target_form == GHM_ONE_BASED;
+}
+
+int ghm_find_positives(const ghm_batch *batch, int64_t begin, int n, int *at, ghm_buffers *out)
+{
+    int64_t row = begin / batch->cols, col = begin % batch->cols;
+    int64_t base = batch->target_form == GHM_ONE_BASED, most = batch->cols - base;
+    int found = 0;
+    out->bad_labels = 0;
+    out->first_bad_label = -1;
+    for (int64_t i = 0; i < n; i += batch->cols - col, row++, col = 0) {
+        int64_t label = ghm_label_of_row(batch, row), class = label < 0 ? -1 : label - base;
+        if (class >= col && class < batch->cols && i + (class - col) < n) {
+            at[found++] = (int)(i + (class - col));
+        }
+        if (class > most && col == 0 && row_in_use(batch, row)) {
+            out->first_bad_label = out->bad_labels++ ? out->first_bad_label : row;
+        }
+    }
+    return found;
+}
+
+static void expand_row_weights(const ghm_batch *batch, int64_t begin, int n, float *w)
+{
     int64_t row = begin / batch->cols, col = begin % batch->cols;
     for (int i = 0; i < n; row++, col = 0) {
         int64_t left = batch->cols - col;
-        int part = left < n - i ? (int)left : n - i;
-        if (batch->weight && batch->weight_per_row) {
-            float weight = weight_at(batch, row);
-            for (int k = 0; k < part; k++) {
-                out->w[i + k] = weight;
-            }
+        int end = left < n - i ? i + (int)left : n;
+        for (float weight = weight_at(batch, row); i < end; i++) {
+            w[i] = weight;
         }
-        if (labels) {
-            int64_t label = ghm_label_of_row(batch, row);
-            int64_t class = label - (batch->target_form == GHM_ONE_BASED);
-            int64_t most = batch->cols - (batch->target_form == GHM_ONE_BASED);
-            for (int k = 0; k < part; k++) {
-                out->t[i + k] = 0;
-            }
-            if (class >= col && class < col + part) {
-                out->t[i + (class - col)] = 1;
-            }
-            if (class > most && col == 0 && row_in_use(batch, row)) {
-                out->first_bad_label = out->bad_labels++ ? out->first_bad_label : row;
-            }
-        }
-        i += part;
     }
 }
 
 void ghm_load_targets(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
                       ghm_buffers *out)
 {
-    bool labels = batch->target_form == GHM_ZERO_BASED || batch->target_form == GHM_ONE_BASED;
     out->bad_labels = 0;
     out->first_bad_label = -1;
     out->pt = out->t;
     out->pw = out->w;
-    if (!labels) {
+    if (has_labels(batch)) {
+        int at[GHM_BLOCK], found = ghm_find_positives(batch, begin, n, at, out);
+        memset(out->t, 0, (size_t)n * sizeof *out->t);
+        for (int k = 0; k < found; k++) {
+            out->t[at[k]] = 1;
+        }
+    } else {
         out->pt = widen(kernels, batch->target, batch->target_dtype, begin, n, out->t);
     }
-    if (!batch->weight) {
+    if (batch->weight && batch->weight_per_row) {
+        expand_row_weights(batch, begin, n, out->w);
+    } else if (batch->weight) {
+        out->pw = widen(kernels, batch->weight, batch->weight_dtype, begin, n, out->w);
+    } else {
         for (int i = 0; i < n; i++) {
             out->w[i] = 1;
         }
-    } else if (!batch->weight_per_row) {
-        out->pw = widen(kernels, batch->weight, batch->weight_dtype, begin, n, out->w);
-    }
-    if (labels || (batch->weight && batch->weight_per_row)) {
-        expand_rows(batch, begin, n, out);
     }
 }
 

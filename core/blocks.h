@@ -17,8 +17,12 @@ typedef struct ghm_buffers {
 /* The label of a row, where the targets are labels. */
 int64_t ghm_label_of_row(const ghm_batch *batch, int64_t row);
 
-/* Loads samples [begin, begin + n). Labels outside the classes are counted at their row's first
- * sample, so that a row is counted once however it is cut into blocks. */
+/* Which of samples [begin, begin + n) are their row's label, at[n]; returns their number. Labels outside
+ * the classes are counted at their row's first sample, so that a row is counted once however it is cut
+ * into blocks. */
+int ghm_find_positives(const ghm_batch *batch, int64_t begin, int n, int *at, ghm_buffers *out);
+
+/* Loads samples [begin, begin + n); labels as 0/1 targets, found by the same. */
 void ghm_load_block(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
                     ghm_buffers *out);
 

@@ -21,6 +21,32 @@ bool cpu_has_patterns(const ghm_batch *batch)
            batch->rows >= WORTH_WHILE / batch->cols;
 }
 
+void cpu_count_labelled(const ghm_batch *batch, int64_t begin, int n, uint32_t *counts,
+                        ghm_buffers *buffers, ghm_block *block)
+{
+    const uint16_t *x = (const uint16_t *)batch->pred + begin;
+    const int line = 2 * GHM_LINE, ahead = 3 * GHM_BLOCK; /* fetching beyond the end is harmless */
+    int at[GHM_BLOCK], found = ghm_find_positives(batch, begin, n, at, buffers),
+                       whole = n - n % line;
+    for (int i = 0; i < whole; i += line) {
+        __builtin_prefetch(x + i + ahead);
+#pragma GCC unroll 32
+        for (int k = 0; k < line; k++) {
+            counts[x[i + k]]++;
+        }
+    }
+    for (int i = whole; i < n; i++) {
+        counts[x[i]]++;
+    }
+    for (int k = 0; k < found; k++) {
+        counts[x[at[k]]]--;
+        counts[x[at[k]] + HALF]++;
+    }
+    block->valid = (uint32_t)n;
+    block->positive = (uint32_t)found;
+    block->uneven = block->suspect = 0;
+}
+
 static uint32_t key_of(int32_t dtype, uint16_t pattern)
 {
     return ghm_bits(dtype == GHM_F16 ? ghm_half(pattern) : ghm_bfloat(pattern));

@@ -107,25 +107,32 @@ typedef struct sketch_pass {
     uint32_t seen; /* by all threads */
 } sketch_pass;
 
-static void add_block(const sketch_pass *pass, int64_t block, ghm_table *table, worker *me)
+/* Adds one block of 16-bit logits to the counts of their patterns. */
+static void count_block(const sketch_pass *pass, int64_t begin, int n, ghm_table *table, worker *me)
 {
     const ghm_kernels *kernels = pass->cpu->kernels;
     const ghm_batch *batch = pass->batch;
-    int64_t begin = block * GHM_BLOCK;
-    int n = block_size(batch, block);
+    const uint16_t *x = (const uint16_t *)batch->pred + begin;
+    uint32_t *counts = (uint32_t *)table->words;
     ghm_ahead ahead = ghm_look_ahead(batch, begin + 3 * GHM_BLOCK);
-    if (pass->patterns) {
+    if (batch->target_form != GHM_DENSE && !batch->weight) {
+        cpu_count_labelled(batch, begin, n, counts, &me->buffers, &me->block);
+    } else {
         for (int i = 0; i < n; i += GHM_LINE) {
             ghm_fetch(&ahead, i);
         }
         ghm_load_targets(kernels, batch, begin, n, &me->buffers);
-        kernels->tally((const uint16_t *)batch->pred + begin, me->buffers.pt, me->buffers.pw, n,
-                       (uint32_t *)table->words, &me->block);
-        me->odd |= me->block.suspect != 0;
-        note_block(me, n);
-        return;
+        kernels->tally(x, me->buffers.pt, me->buffers.pw, n, counts, &me->block);
     }
-    fill_block(pass->cpu, &pass->plan, batch, begin, n, me);
+    me->odd |= me->block.suspect != 0;
+    note_block(me, n);
+}
+
+static void add_block(const sketch_pass *pass, int64_t begin, int n, ghm_table *table, worker *me)
+{
+    const ghm_kernels *kernels = pass->cpu->kernels;
+    ghm_ahead ahead = ghm_look_ahead(pass->batch, begin + 3 * GHM_BLOCK);
+    fill_block(pass->cpu, &pass->plan, pass->batch, begin, n, me);
     if (!pass->plan.watch) {
         kernels->settle(&pass->plan, n, &me->block);
     }
@@ -178,7 +185,8 @@ static int run_pass(sketch_pass *pass, ghm_scan *out)
                 me->status = GHM_E_INTERRUPTED;
                 continue;
             }
-            add_block(pass, block, table, me);
+            (pass->patterns ? count_block : add_block)(pass, block * GHM_BLOCK,
+                                                       block_size(pass->batch, block), table, me);
             me->counted += GHM_BLOCK;
             if (pass->patterns && me->counted > UINT32_MAX - GHM_BLOCK) {
                 me->status = take_patterns(pass, table, me);

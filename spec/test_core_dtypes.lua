@@ -83,6 +83,26 @@ function TestCoreDtypes.test_counted_patterns_are_the_same_cells()
     end
 end
 
+-- Labels without weights have a way of their own: all samples as negatives, and then the positives.
+function TestCoreDtypes.test_counted_patterns_of_labels_are_the_same_cells()
+    for _, shape in ipairs { { 4400, 60 }, { 220, 1201 }, { MANY, 1 } } do
+        local rows, cols = shape[1], shape[2]
+        local x = samples.normals(shape, -2, 3):convert "f2"
+        local labels = samples.fill(rows, function() return math.random(-1, cols) end, "i4")
+        for _, base in ipairs { "zero_based", "one_based" } do
+            local one, wide = batch.classification { logits = x, labels = labels, base = base },
+                batch.classification { logits = as_f4(x), labels = labels, base = base }
+            check_equal(one, wide, ("%s labels of [%d,%d]"):format(base, rows, cols))
+        end
+        x.ptr[200003] = 0x7c00 -- infinite
+        local odd = batch.classification { logits = x, labels = labels }
+        lu.assertErrorMsgContains("are not finite, the first at row " .. math.floor(200003 / cols),
+            samples.sketch_of, { bins = 10 }, odd)
+        labels.ptr[math.floor(200003 / cols)], x.ptr[200003] = cols + 1, 0
+        lu.assertErrorMsgContains("beyond the ", samples.sketch_of, { bins = 10 }, odd)
+    end
+end
+
 function TestCoreDtypes.test_counted_patterns_tell_of_odd_samples_where_they_are()
     local spoils = {
         logit = function(x) x.ptr[200003] = 0x7c01 end,
