@@ -1,12 +1,14 @@
 /*
- * cpu_table.c - a thread's table: a slot for every cell, zero pages until touched, which a pass fills
- * and then drains into a sorted list of cells.
+ * cpu_table.c - the threads' tables: a slot for every cell, zero pages until touched. A pass fills them,
+ * and then they are read into one sorted list of cells.
  */
 #include "cpu.h"
 
 #include <omp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 static void drop(void *at, size_t bytes)
 {
@@ -61,8 +63,6 @@ void cpu_watch_splits(ghm_table *table, const ghm_plan *plan, const ghm_edges *e
     }
 }
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* -- tables into cells ------------------------------------------------------------------------ */
 
 /* Slots next to each other that one thread moves: a binade, or all sides of a group. */
@@ -81,17 +81,17 @@ enum {
 
 typedef uint64_t four_words __attribute__((vector_size(32), aligned(8), may_alias));
 
-/* Whether n slots, a multiple of four, are empty in all tables. `spilled`: in any of them. */
-static ALWAYS_INLINE bool are_empty(const ghm_table *tables, int n_tables, bool spilled,
-                                    uint32_t slot, uint32_t n)
+/* Whether a strip of slots is empty in all tables. spilled: some word of some table did. */
+static ALWAYS_INLINE bool is_empty(const ghm_table *tables, int n_tables, bool spilled,
+                                   uint32_t slot)
 {
     four_words any = {0};
     for (int t = 0; t < n_tables; t++) {
         const four_words *words = (const four_words *)(tables[t].words + slot);
-        for (uint32_t k = 0; k < n / 4; k++) {
+        for (uint32_t k = 0; k < STRIP / 4; k++) {
             any |= words[k];
         }
-        for (uint32_t k = 0; spilled && k < n; k++) {
+        for (uint32_t k = 0; spilled && k < STRIP; k++) {
             any[0] |= tables[t].wide[slot + k].n;
         }
     }
@@ -123,7 +123,7 @@ static ALWAYS_INLINE int64_t read_slots(const ghm_table *tables, int n_tables, b
     uint32_t slot = from->first, end = slot + from->n, group = from->group;
     while (slot < end) {
         uint32_t stop = end - slot < STRIP ? end : slot + STRIP;
-        if (stop - slot == STRIP && are_empty(tables, n_tables, spilled, slot, STRIP)) {
+        if (stop - slot == STRIP && is_empty(tables, n_tables, spilled, slot)) {
             slot = stop;
             continue;
         }
