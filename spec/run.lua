@@ -91,8 +91,8 @@ for path in listing:lines() do
     end
 end
 
--- luaunit breaks off the whole suite where a setupClass fails, without saying why: here the tests of
--- that class fail, and say it.
+-- luaunit breaks off the whole suite where a setupClass fails, without saying why: here the tests
+-- of that class fail, and say it.
 local function hold_setup(class)
     local setup, before, problem = class.setupClass, class.setUp, nil
     if setup then
