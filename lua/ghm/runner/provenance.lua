@@ -9,18 +9,24 @@ local posix = require "ghm.posix"
 
 local M = {}
 
--- The SHA-256 of a file, by coreutils; nil where the file or the program is missing, or where a
--- signal ended the wait.
+-- By OpenSSL, which uses the CPU's instructions for it (three times as fast), or else by coreutils.
+-- Both read standard input: sha256sum marks names with backslashes or newlines in its output.
+local SHA256 = "echo $$; "
+    .. "command -v openssl >/dev/null && exec openssl dgst -sha256 -r 2>/dev/null <%s; "
+    .. "exec sha256sum 2>/dev/null <%s"
+
+-- The SHA-256 of a file; nil where the file or the program is missing, or where a signal ended the
+-- wait.
 function M.sha256(path)
-    -- read as standard input: sha256sum marks names with backslashes or newlines in its output
-    local pipe = assert(io.popen("echo $$; exec sha256sum 2>/dev/null <" .. posix.quote(path), "r"))
+    local file = posix.quote(path)
+    local pipe = assert(io.popen(SHA256:format(file, file), "r"))
     local id = pipe:read "*n"
     local said = pipe:read "*a"
     if id and not said then -- close waits for it, and a large file takes long
         posix.stop(id)
     end
     pipe:close()
-    return said and said:match "^%s*(%x+)  %-"
+    return said and said:match "^%s*(%x+) "
 end
 
 local function first_match(path, pattern)
