@@ -117,12 +117,14 @@ def full():
     """A writer that is held up: steps beyond the room are left out and told, or waited for."""
     for wait in (False, True):
         dump = LogitDump(folder(f"full_{wait}"), room=2, wait=wait)
-        gate, write = threading.Event(), dump._write
-        dump._write = lambda *step: gate.wait() and write(*step)
-        if wait:
-            threading.Timer(0.1, gate.set).start()
-        for _ in range(6):
+        held, gate, write = threading.Event(), threading.Event(), dump._write
+        dump._write = lambda *step: held.set() or gate.wait() and write(*step)
+        for step in range(6):
             record_one(dump)
+            if step == 0:
+                held.wait()  # the writer has it, so that two more fit whenever threads take turns
+                if wait:
+                    threading.Timer(0.1, gate.set).start()
         gate.set()
         said[f"full_{wait}"] = caught(dump.close)
 
