@@ -40,10 +40,10 @@ static float *place_of(float *output, int64_t begin, int64_t samples, float *buf
 
 static void stream(float *output, int64_t begin, const float *from, int n)
 {
-    float *to = output + begin;
-    if (!output || from == to) {
+    if (!output || from == output + begin) {
         return;
     }
+    float *to = output + begin;
 #if defined(__SSE__)
     if ((uintptr_t)to % 16 == 0) {
         int whole = n - n % 4;

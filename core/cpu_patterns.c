@@ -26,8 +26,8 @@ void cpu_count_labelled(const ghm_batch *batch, int64_t begin, int n, uint32_t *
 {
     const uint16_t *x = (const uint16_t *)batch->pred + begin;
     const int line = 2 * GHM_LINE, ahead = 3 * GHM_BLOCK; /* fetching beyond the end is harmless */
-    int at[GHM_BLOCK], found = ghm_find_positives(batch, begin, n, at, buffers),
-                       whole = n - n % line;
+    int at[GHM_BLOCK], whole = n - n % line;
+    int found = ghm_find_positives(batch, begin, n, at, buffers);
     for (int i = 0; i < whole; i += line) {
         __builtin_prefetch(x + i + ahead);
 #pragma GCC unroll 32

@@ -114,10 +114,10 @@ static void count_block(const sketch_pass *pass, int64_t begin, int n, ghm_table
     const ghm_batch *batch = pass->batch;
     const uint16_t *x = (const uint16_t *)batch->pred + begin;
     uint32_t *counts = (uint32_t *)table->words;
-    ghm_ahead ahead = ghm_look_ahead(batch, begin + 3 * GHM_BLOCK);
     if (batch->target_form != GHM_DENSE && !batch->weight) {
         cpu_count_labelled(batch, begin, n, counts, &me->buffers, &me->block);
     } else {
+        ghm_ahead ahead = ghm_look_ahead(batch, begin + 3 * GHM_BLOCK);
         for (int i = 0; i < n; i += GHM_LINE) {
             ghm_fetch(&ahead, i);
         }

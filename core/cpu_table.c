@@ -101,10 +101,8 @@ static ALWAYS_INLINE bool is_empty(const ghm_table *tables, int n_tables, bool s
 /* What a table holds in one slot. */
 static ALWAYS_INLINE ghm_cell read_slot(const ghm_table *table, bool spilled, uint32_t slot)
 {
-    const uint64_t offsets = ((uint64_t)1 << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1;
-    const uint64_t squares = ((uint64_t)1 << GHM_OFFSETS_SHIFT) - 1, word = table->words[slot];
-    ghm_cell cell = {0, word >> GHM_COUNT_SHIFT, word >> GHM_OFFSETS_SHIFT & offsets,
-                     word & squares};
+    ghm_cell cell = {0};
+    ghm_add_word(&cell, table->words[slot]);
     if (spilled) {
         const ghm_cell *wide = &table->wide[slot];
         cell.n += wide->n;

@@ -56,16 +56,6 @@ static inline uint32_t low_of(uint64_t word)
     return (uint32_t)(word >> (GHM_OFFSETS_SHIFT + GHM_FINE_BITS));
 }
 
-static void spill(ghm_table *table, uint32_t slot, uint64_t word)
-{
-    ghm_cell *wide = &table->wide[slot];
-    wide->n += word >> GHM_COUNT_SHIFT;
-    wide->offsets += (word >> GHM_OFFSETS_SHIFT) &
-                     ((1u << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1);
-    wide->squares += word & ((1u << GHM_OFFSETS_SHIFT) - 1);
-    table->spilled = true;
-}
-
 /* A sample was added to a slot that calls for attention: it is trash, or full, or a cell with an edge
  * inside, in which case the sample may belong beyond it. */
 static __attribute__((cold, noinline)) void attend(const ghm_plan *plan, ghm_table *table,
@@ -88,7 +78,8 @@ static __attribute__((cold, noinline)) void attend(const ghm_plan *plan, ghm_tab
         *at += word;
     }
     if ((*at - mark) >> GHM_COUNT_SHIFT >= GHM_FULL) {
-        spill(table, slot, *at - mark);
+        ghm_add_word(&table->wide[slot], *at - mark);
+        table->spilled = true;
         *at = mark;
     }
 }

@@ -30,6 +30,16 @@ typedef struct ghm_table {
     bool spilled;   /* some did */
 } ghm_table;
 
+/* Adds what a word holds to a cell. */
+static inline __attribute__((always_inline)) void ghm_add_word(ghm_cell *cell, uint64_t word)
+{
+    const uint64_t offsets = ((uint64_t)1 << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1;
+    const uint64_t squares = ((uint64_t)1 << GHM_OFFSETS_SHIFT) - 1;
+    cell->n += word >> GHM_COUNT_SHIFT;
+    cell->offsets += word >> GHM_OFFSETS_SHIFT & offsets;
+    cell->squares += word & squares;
+}
+
 /* Where samples go: slot = cell or side, plus stride for positives; ignored ones go to trash. */
 typedef struct ghm_plan {
     const uint32_t *split; /* of ghm_edges */
