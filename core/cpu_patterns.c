@@ -68,12 +68,9 @@ static ghm_cell cell_of(const ghm_edges *edges, uint32_t key, uint32_t n)
 static int take_group(uint32_t *counts, bool positives, int32_t dtype, const ghm_edges *edges,
                       ghm_cells *into, bool *odd)
 {
-    ghm_cells fresh = {.at = malloc(2 * HALF * sizeof *fresh.at)};
-    ghm_cell *sides = fresh.at + HALF;
+    ghm_cells fresh = {0};
     int64_t n_sides = 0;
-    if (!fresh.at) {
-        return GHM_E_MEMORY;
-    }
+    GHM_TRY(ghm_cells_reserve(&fresh, 2 * HALF)); /* sides wait in the second half */
     for (uint32_t value = 0; value < HALF; value++) {
         uint32_t pattern = value ^ (positives ? 0x8000u : 0); /* a positive's key is -x */
         uint32_t n = counts[pattern], key = key_of(dtype, (uint16_t)value);
@@ -83,14 +80,15 @@ static int take_group(uint32_t *counts, bool positives, int32_t dtype, const ghm
         *odd |= (key & 0x7fffffffu) >= 0x7f800000u;
         ghm_cell cell = cell_of(edges, key, n);
         if (cell.slot < edges->n_cells) {
-            fresh.at[fresh.n++] = cell;
+            ghm_cell_put(&fresh, fresh.count++, cell);
         } else {
-            sides[n_sides++] = cell;
+            ghm_cell_put(&fresh, HALF + n_sides++, cell);
         }
         counts[pattern] = 0;
     }
-    memmove(fresh.at + fresh.n, sides, (size_t)n_sides * sizeof *sides);
-    fresh.n += n_sides;
+    for (int64_t i = 0; i < n_sides; i++) {
+        ghm_cell_put(&fresh, fresh.count++, ghm_cell_at(&fresh, HALF + i));
+    }
     int status = ghm_cells_merge(into, &fresh);
     ghm_cells_free(&fresh);
     return status;

@@ -70,106 +70,18 @@ typedef struct piece {
     uint32_t group, first, n; /* the group's first slot; slots of the table */
     int thread;               /* in whose scratch their cells are, from `begin` on */
     int64_t begin, cells;
-    ghm_cell *to; /* and where they go from there */
+    int64_t to; /* and where they go from there */
 } piece;
 
 enum {
-    STRIP = 8,   /* slots looked at together: most of a table is empty */
     BINADES = 8, /* of one bit of `seen` */
     MOST_PIECES = 2 * (2 * 32 * BINADES + 1)
 };
 
-typedef uint64_t four_words __attribute__((vector_size(32), aligned(8), may_alias));
-
-/* Whether a strip of slots is empty in all tables. spilled: some word of some table did. */
-static ALWAYS_INLINE bool is_empty(const ghm_table *tables, int n_tables, bool spilled,
-                                   uint32_t slot)
-{
-    four_words any = {0};
-    for (int t = 0; t < n_tables; t++) {
-        const four_words *words = (const four_words *)(tables[t].words + slot);
-        for (uint32_t k = 0; k < STRIP / 4; k++) {
-            any |= words[k];
-        }
-        for (uint32_t k = 0; spilled && k < STRIP; k++) {
-            any[0] |= tables[t].wide[slot + k].n;
-        }
-    }
-    return !(any[0] | any[1] | any[2] | any[3]);
-}
-
-/* What a table holds in one slot. */
-static ALWAYS_INLINE ghm_cell read_slot(const ghm_table *table, bool spilled, uint32_t slot)
-{
-    ghm_cell cell = {0};
-    ghm_add_word(&cell, table->words[slot]);
-    if (spilled) {
-        const ghm_cell *wide = &table->wide[slot];
-        cell.n += wide->n;
-        cell.offsets += wide->offsets;
-        cell.squares += wide->squares;
-    }
-    return cell;
-}
-
-/* The slots of a piece that are in use, summed over the tables, go to `out`, where there is room for
- * one more. Returns their number. */
-static ALWAYS_INLINE int64_t read_slots(const ghm_table *tables, int n_tables, bool spilled,
-                                        const piece *from, ghm_cell *restrict out)
-{
-    int64_t n = 0;
-    uint32_t slot = from->first, end = slot + from->n, group = from->group;
-    while (slot < end) {
-        uint32_t stop = end - slot < STRIP ? end : slot + STRIP;
-        if (stop - slot == STRIP && is_empty(tables, n_tables, spilled, slot)) {
-            slot = stop;
-            continue;
-        }
-        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
-            ghm_cell cell = read_slot(&tables[0], spilled, slot);
-            for (int t = 1; t < n_tables; t++) {
-                ghm_cell other = read_slot(&tables[t], spilled, slot);
-                cell.n += other.n;
-                cell.offsets += other.offsets;
-                cell.squares += other.squares;
-            }
-            cell.slot = slot - group;
-            out[n] = cell;
-            n += cell.n != 0;
-        }
-    }
-    return n;
-}
-
-/* Compiled apart for the one or two tables, without spilled words, of a small batch. */
-GHM_CLONES
-static int64_t read_piece(const ghm_table *tables, int n_tables, const piece *from, ghm_cell *out)
-{
-    bool spilled = false;
-    for (int t = 0; t < n_tables; t++) {
-        spilled |= tables[t].spilled;
-    }
-    if (n_tables == 1 && !spilled) {
-        return read_slots(tables, 1, false, from, out);
-    }
-    if (n_tables == 2 && !spilled) {
-        return read_slots(tables, 2, false, from, out);
-    }
-    return read_slots(tables, n_tables, true, from, out);
-}
-
 static int make_room(ghm_cells *cells, int64_t more)
 {
-    if (cells->n + more > cells->room) {
-        int64_t room = 2 * cells->room + more;
-        ghm_cell *at = realloc(cells->at, (size_t)room * sizeof *at);
-        if (!at) {
-            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
-        }
-        cells->at = at;
-        cells->room = room;
-    }
-    return GHM_OK;
+    int64_t room = cells->count + more;
+    return room <= cells->room ? GHM_OK : ghm_cells_reserve(cells, 2 * room);
 }
 
 /* The pieces of a table that may be in use, by group, and in it by rising slot. */
@@ -183,10 +95,10 @@ static int list_pieces(const ghm_plan *plan, const ghm_edges *edges, uint32_t se
             uint32_t of_sign = at % (32 * BINADES), sign = at / (32 * BINADES);
             if (seen >> (of_sign / BINADES) & 1) {
                 uint32_t first = group + sign * half + of_sign * binade;
-                pieces[n++] = (piece){group, first, binade, 0, 0, 0, NULL};
+                pieces[n++] = (piece){group, first, binade, 0, 0, 0, 0};
             }
         }
-        pieces[n++] = (piece){group, group + edges->n_cells, edges->n_sides, 0, 0, 0, NULL};
+        pieces[n++] = (piece){group, group + edges->n_cells, edges->n_sides, 0, 0, 0, 0};
     }
     return n;
 }
@@ -195,27 +107,42 @@ static int list_pieces(const ghm_plan *plan, const ghm_edges *edges, uint32_t se
 static int lay_out(const ghm_plan *plan, piece *pieces, int n, ghm_cells cells[2])
 {
     for (int i = 0; i < n; i++) {
-        cells[pieces[i].group / plan->stride].room += pieces[i].cells;
+        ghm_cells *mine = &cells[pieces[i].group / plan->stride];
+        pieces[i].to = mine->count;
+        mine->count += pieces[i].cells;
     }
     for (int group = 0; group < 2; group++) {
-        cells[group].at = malloc((size_t)(cells[group].room + 1) * sizeof *cells[group].at);
-        if (!cells[group].at) {
-            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)cells[group].room);
-        }
-    }
-    for (int i = 0; i < n; i++) {
-        ghm_cells *mine = &cells[pieces[i].group / plan->stride];
-        pieces[i].to = mine->at + mine->n;
-        mine->n += pieces[i].cells;
+        int64_t count = cells[group].count;
+        cells[group].count = 0; /* none to keep */
+        GHM_TRY(ghm_cells_reserve(&cells[group], count));
+        cells[group].count = count;
     }
     return GHM_OK;
+}
+
+/* Looks before it writes, as most of a table is zero already. */
+GHM_CLONES
+static void clear_words(uint64_t *words, uint32_t n)
+{
+    enum { SOME = 4 * GHM_STRIP };
+    uint32_t whole = n - n % SOME;
+    for (uint32_t i = 0; i < whole; i += SOME) {
+        uint64_t any = 0;
+        for (uint32_t k = 0; k < SOME; k++) {
+            any |= words[i + k];
+        }
+        if (any) {
+            memset(words + i, 0, SOME * sizeof *words);
+        }
+    }
+    memset(words + whole, 0, (n - whole) * sizeof *words);
 }
 
 static void clear_table(ghm_table *table, const piece *pieces, int n)
 {
     for (int i = 0; i < n; i++) {
         if (pieces[i].cells > 0) {
-            memset(table->words + pieces[i].first, 0, pieces[i].n * sizeof *table->words);
+            clear_words(table->words + pieces[i].first, pieces[i].n);
         }
         if (pieces[i].cells > 0 && table->spilled) {
             memset(table->wide + pieces[i].first, 0, pieces[i].n * sizeof *table->wide);
@@ -237,27 +164,27 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
     {
         int me = omp_get_thread_num();
         ghm_cells *scratch = &cpu->scratch[me];
-        scratch->n = 0;
+        scratch->count = 0;
 #pragma omp for schedule(dynamic)
         for (int i = 0; i < n; i++) {
-            if (make_room(scratch, pieces[i].n + 1) != GHM_OK) {
+            if (make_room(scratch, pieces[i].n + GHM_STRIP) != GHM_OK) {
 #pragma omp atomic write
                 status = GHM_E_MEMORY;
                 continue;
             }
             pieces[i].thread = me;
-            pieces[i].begin = scratch->n;
-            pieces[i].cells = read_piece(cpu->tables, threads, &pieces[i],
-                                         scratch->at + scratch->n);
-            scratch->n += pieces[i].cells;
+            pieces[i].begin = scratch->count;
+            cpu->kernels->read(cpu->tables, threads, pieces[i].group, pieces[i].first, pieces[i].n,
+                               scratch);
+            pieces[i].cells = scratch->count - pieces[i].begin;
         }
 #pragma omp single
         status = status ? status : lay_out(plan, pieces, n, cells);
 #pragma omp for schedule(static)
         for (int i = 0; i < n; i++) {
             if (status == GHM_OK) {
-                memcpy(pieces[i].to, cpu->scratch[pieces[i].thread].at + pieces[i].begin,
-                       (size_t)pieces[i].cells * sizeof(ghm_cell));
+                ghm_cells_copy(&cells[pieces[i].group / plan->stride], pieces[i].to,
+                               &cpu->scratch[pieces[i].thread], pieces[i].begin, pieces[i].cells);
             }
         }
         /* Each its own, which stays in its cache; the others have only read it. */

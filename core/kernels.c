@@ -1,14 +1,11 @@
 /*
  * kernels.c - the inner loops, compiled once per instruction set (GHM_ISA: plain, avx2, avx512).
  *
- * Written as short loops over arrays of one block, each with one kind of operation, because that is
+ * The sketch pass stands here, the gradient pass in kernels_gradient.h; what AVX-512 does in another
+ * way in headers of that name. Written as short loops over arrays of one block, each with one kind of operation, because that is
  * what compilers turn into vector code. No loop here has a branch on data.
  */
 #include "kernels.h"
-
-#include "slope.h"
-
-#include <float.h>
 
 #ifndef GHM_ISA
 #define GHM_ISA plain
@@ -224,6 +221,61 @@ static void scatter(const ghm_plan *plan, const ghm_block *restrict block, int n
     }
 }
 
+/* What a table holds in one slot. */
+static inline ghm_cell read_slot(const ghm_table *table, uint32_t slot)
+{
+    ghm_cell cell = {0};
+    ghm_add_word(&cell, table->words[slot]);
+    if (table->spilled) {
+        const ghm_cell *full = &table->wide[slot];
+        cell.n += full->n;
+        cell.offsets += full->offsets;
+        cell.squares += full->squares;
+    }
+    return cell;
+}
+
+#ifndef __AVX512F__
+static bool is_empty(const ghm_table *tables, int n_tables, uint32_t slot, uint32_t n)
+{
+    uint64_t any = 0;
+    for (int t = 0; t < n_tables; t++) {
+        for (uint32_t k = 0; k < n; k++) {
+            any |= tables[t].words[slot + k];
+        }
+        for (uint32_t k = 0; tables[t].spilled && k < n; k++) {
+            any |= tables[t].wide[slot + k].n;
+        }
+    }
+    return any == 0;
+}
+
+static void read_slots(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first,
+                       uint32_t n, ghm_cells *to)
+{
+    for (uint32_t slot = first, end = first + n; slot < end;) {
+        uint32_t strip = end - slot < GHM_STRIP ? end - slot : GHM_STRIP, stop = slot + strip;
+        if (strip == GHM_STRIP ? is_empty(tables, n_tables, slot, GHM_STRIP)
+                               : is_empty(tables, n_tables, slot, strip)) {
+            slot = stop;
+            continue;
+        }
+        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
+            ghm_cell cell = read_slot(&tables[0], slot);
+            for (int t = 1; t < n_tables; t++) {
+                ghm_cell other = read_slot(&tables[t], slot);
+                cell.n += other.n;
+                cell.offsets += other.offsets;
+                cell.squares += other.squares;
+            }
+            cell.slot = slot - group;
+            ghm_cell_put(to, to->count, cell);
+            to->count += cell.n != 0;
+        }
+    }
+}
+#endif
+
 static void tally(const uint16_t *restrict x, const float *restrict t, const float *restrict w,
                   int n, uint32_t *restrict table, ghm_block *restrict block)
 {
@@ -247,103 +299,10 @@ static void tally(const uint16_t *restrict x, const float *restrict t, const flo
     }
 }
 
-static inline float power(float g, float gamma)
-{
-    return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
-}
-
-/* From slopes to outputs. Whether the sample counts goes into every one; selected, as an ignored one
- * may hold NaN. */
-static void finish(const float *restrict key, const float *restrict w, int n,
-                   const ghm_slopes *restrict slopes, float *restrict grad, float *restrict beta,
-                   float *restrict norm, float *restrict loss)
-{
-    const float *restrict thresholds = slopes->thresholds, *restrict betas = slopes->beta;
-    float grad_scale = slopes->grad_scale, loss_scale = slopes->loss_scale;
-    int32_t bins = slopes->bins;
-    for (int i = 0; i < n; i++) {
-        float b = betas[ghm_region(key[i], norm[i], bins, thresholds)];
-        beta[i] = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX) ? b : 0.0f;
-    }
-    for (int i = 0; i < n; i++) {
-        int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
-        grad[i] = used ? grad_scale * beta[i] * grad[i] : 0.0f;
-        norm[i] = used ? norm[i] : 0.0f;
-    }
-    for (int i = 0; slopes->with_loss && i < n; i++) {
-        int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
-        loss[i] = used ? loss_scale * beta[i] * loss[i] : 0.0f;
-    }
-}
-
-static void class_slopes(const float *restrict x, const float *restrict t, const float *restrict w,
-                         int n, const ghm_slopes *restrict slopes, float *restrict grad,
-                         float *restrict beta, float *restrict norm, float *restrict loss)
-{
-    float key[GHM_BLOCK], e[GHM_BLOCK];
-    for (int i = 0; i < n; i++) {
-        float sign = t[i] == 1.0f ? -1.0f : 1.0f;
-        key[i] = sign * x[i];
-        e[i] = ghm_exp_minus(fabsf(key[i]));
-        norm[i] = ghm_norm_of(key[i], e[i]);
-        grad[i] = sign * norm[i];
-    }
-    for (int i = 0; slopes->with_loss && i < n; i++) {
-        loss[i] = ghm_bce_of(key[i], e[i]);
-    }
-    if (slopes->function == GHM_FOCAL) {
-        for (int i = 0; i < n; i++) {
-            ghm_slope bce = {key[i], norm[i], grad[i], loss[i]};
-            ghm_slope focal = ghm_focal_slope(bce, e[i], t[i] == 1.0f ? -1.0f : 1.0f, slopes->a,
-                                              slopes->b, power(bce.norm, slopes->b));
-            grad[i] = focal.grad;
-            loss[i] = focal.loss;
-        }
-    }
-    finish(key, w, n, slopes, grad, beta, norm, loss);
-}
-
-static void classes_slope(const float *x, const float *t, const float *w, int n,
-                          const ghm_slopes *slopes, const ghm_results *out)
-{
 #ifdef __AVX512F__
-    if (few_regions(slopes)) {
-        classes_few(x, t, w, n, slopes, out);
-        return;
-    }
+#include "kernels_gradient_avx512.h"
 #endif
-    class_slopes(x, t, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
-}
-
-static void box_slopes(const float *restrict pred, const float *restrict target,
-                       const float *restrict w, int n, const ghm_slopes *restrict slopes,
-                       float *restrict grad, float *restrict beta, float *restrict norm,
-                       float *restrict loss)
-{
-    float key[GHM_BLOCK], mu = slopes->mu;
-    for (int i = 0; i < n; i++) {
-        ghm_slope slope = ghm_asl1_slope(pred[i], target[i], mu);
-        key[i] = slope.key;
-        norm[i] = slope.norm;
-        grad[i] = slope.grad;
-        loss[i] = slope.loss;
-    }
-    if (slopes->function == GHM_SMOOTH_L1) {
-        for (int i = 0; i < n; i++) {
-            ghm_slope asl1 = {key[i], norm[i], grad[i], loss[i]};
-            ghm_slope slope = ghm_smooth_l1_slope(asl1, pred[i], target[i], slopes->a);
-            loss[i] = slope.loss;
-            grad[i] = slope.grad;
-        }
-    }
-    finish(key, w, n, slopes, grad, beta, norm, loss);
-}
-
-static void boxes_slope(const float *pred, const float *target, const float *w, int n,
-                        const ghm_slopes *slopes, const ghm_results *out)
-{
-    box_slopes(pred, target, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
-}
+#include "kernels_gradient.h"
 
 const ghm_kernels TABLE(GHM_ISA) = {
     .isa = TEXT(GHM_ISA),
@@ -354,6 +313,7 @@ const ghm_kernels TABLE(GHM_ISA) = {
     .boxes = boxes,
     .settle = settle,
     .scatter = scatter,
+    .read = read_slots,
     .tally = tally,
     .classes_slope = classes_slope,
     .boxes_slope = boxes_slope,

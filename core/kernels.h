@@ -13,7 +13,8 @@ enum {
     GHM_OFFSETS_SHIFT = 24,
     GHM_COUNT_SHIFT = 53,
     GHM_FULL = 1023, /* samples that a word has room for */
-    GHM_TRASH = 16   /* slots where ignored samples go: several, as one would be waited for */
+    GHM_TRASH = 16,  /* slots where ignored samples go: several, as one would be waited for */
+    GHM_STRIP = 8    /* slots looked at together, a cache line: most of a table is empty */
 };
 
 /* Set in a cell's word for as long as a pass lasts: an edge lies inside the cell. */
@@ -106,6 +107,10 @@ typedef struct ghm_kernels {
     /* Adds the block to a table, and moves on what is beyond an edge in a watched cell. */
     void (*scatter)(const ghm_plan *plan, const ghm_block *block, int n, const ghm_ahead *ahead,
                     ghm_table *table);
+    /* The slots in use of [first, first + n), numbered from `first` - `group` on, summed over the
+     * tables, go to the end of `to`, where there is room for n + GHM_STRIP. */
+    void (*read)(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first, uint32_t n,
+                 ghm_cells *to);
     /* x: 16-bit logits, whose patterns are counted in table[GHM_PATTERNS + 1], positives above
      * negatives. Of the block, valid, positive, uneven and suspect tell of weights and targets. */
     void (*tally)(const uint16_t *x, const float *t, const float *w, int n, uint32_t *table,

@@ -9,17 +9,20 @@
 /* -- cells by the batch ------------------------------------------------------------------------ */
 
 GHM_CLONES
-static void find_moments(ghm_cell_batch *restrict batch, int n)
+static void find_moments(const uint64_t *restrict n_of, const uint64_t *restrict offsets,
+                         const uint64_t *restrict squares, int n, ghm_cell_batch *restrict batch)
 {
     const double half = 1 << (GHM_FINE_BITS - 1), unit = 1 << GHM_SQUARE_SHIFT;
     for (int i = 0; i < n; i++) {
         uint32_t bits = batch->bits[i], exponent = bits >> 23 & 255;
         /* 2^(exponent - 150), by way of a float that cannot be subnormal. */
         double spacing = (double)ghm_float((exponent ? exponent : 1) << 23) * 0x1p-23;
-        double mean = (batch->offsets[i] / batch->n[i] - half) * (0.5 / half);
-        double square = batch->squares[i] / batch->n[i], even = floor(mean * mean / unit + 0.5);
+        double of = (double)(int64_t)n_of[i]; /* signed: converts in one instruction */
+        double mean = ((double)(int64_t)offsets[i] / of - half) * (0.5 / half);
+        double square = (double)(int64_t)squares[i] / of, even = floor(mean * mean / unit + 0.5);
         /* Samples that are all alike have squares that only rounding tells from their mean's. */
         double variance = square == even ? 0 : square * unit - mean * mean;
+        batch->n[i] = of;
         batch->start[i] = (double)ghm_float(bits);
         batch->spacing[i] = bits >> 31 ? -spacing : spacing;
         batch->mean[i] = batch->start[i] + batch->spacing[i] * mean;
@@ -27,22 +30,24 @@ static void find_moments(ghm_cell_batch *restrict batch, int n)
     }
 }
 
-void ghm_load_cells(const ghm_edges *edges, const ghm_cell *cells, int n, ghm_near *near,
-                    ghm_cell_batch *batch)
+int ghm_load_cells(const ghm_edges *edges, const ghm_cells *cells, int64_t begin, ghm_near *near,
+                   ghm_cell_batch *batch)
 {
+    int n = cells->count - begin < GHM_CELL_BATCH ? (int)(cells->count - begin) : GHM_CELL_BATCH;
     uint32_t low_mask = (1u << edges->shift) - 1;
-    ghm_near own = *near;
     for (int i = 0; i < n; i++) {
-        uint32_t begin = ghm_slot_begin(edges, cells[i].slot), low = begin & low_mask;
-        batch->interval[i] = ghm_interval_of(edges, begin, &own);
-        batch->bits[i] = begin - low;
-        batch->low[i] = low;
-        batch->n[i] = (double)(int64_t)cells[i].n; /* signed: converts in one instruction */
-        batch->offsets[i] = (double)(int64_t)cells[i].offsets;
-        batch->squares[i] = (double)(int64_t)cells[i].squares;
+        uint32_t first = ghm_slot_begin(edges, cells->slot[begin + i]);
+        batch->low[i] = first & low_mask;
+        batch->bits[i] = first - batch->low[i];
     }
-    *near = own;
-    find_moments(batch, n);
+    for (int i = 0; i < n;) {
+        int64_t end = ghm_run_end(edges, cells, begin + i, near) - begin;
+        for (end = end < n ? end : n; i < end; i++) {
+            batch->interval[i] = near->interval;
+        }
+    }
+    find_moments(cells->n + begin, cells->offsets + begin, cells->squares + begin, n, batch);
+    return n;
 }
 
 /* -- cells as lines --------------------------------------------------------------------------- */
@@ -88,11 +93,10 @@ static ghm_line *new_lines(const ghm_sketch *sketch)
     ghm_near near = {0};
     for (uint32_t group = 0; lines && group < 2; group++) {
         const ghm_cells *cells = &sketch->cells[group];
-        for (int64_t i = 0; i < cells->n; i += GHM_CELL_BATCH) {
-            int n = ghm_cell_batch_size(cells, i);
-            ghm_load_cells(sketch->edges, cells->at + i, n, &near, &batch);
+        for (int64_t i = 0; i < cells->count; i += GHM_CELL_BATCH) {
+            int n = ghm_load_cells(sketch->edges, cells, i, &near, &batch);
             for (int k = 0; k < n; k++) {
-                *to++ = line_of(sketch->edges, &batch, k, group, cells->at[i + k].slot);
+                *to++ = line_of(sketch->edges, &batch, k, group, cells->slot[i + k]);
             }
         }
     }

@@ -16,7 +16,7 @@
 /* For loops over doubles outside kernels.c: compiled for each instruction set, chosen when loaded.
  * All give the same bits, as nothing is contracted or reordered. */
 #if defined(__x86_64__)
-#define GHM_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define GHM_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define GHM_CLONES
 #endif
@@ -117,14 +117,33 @@ static inline uint32_t ghm_slot_begin(const ghm_edges *edges, uint32_t slot)
     return edges->side_cell[side] << edges->shift | edges->side_split[side];
 }
 
-/* -- cells ------------------------------------------------------------------------------------ */
+/* -- cells.c ---------------------------------------------------------------------------------- */
 
-/* Cells by rising slot, each slot once. */
+/* Cells by rising slot, each slot once; one array for each field of ghm_cell, because questions take
+ * them by the vector. */
 typedef struct ghm_cells {
-    ghm_cell *at;
-    int64_t n, room;
+    uint32_t *slot;
+    uint64_t *n, *offsets, *squares; /* one piece of memory with slot, which begins at n */
+    int64_t count, room;
 } ghm_cells;
 
+static inline ghm_cell ghm_cell_at(const ghm_cells *cells, int64_t i)
+{
+    return (ghm_cell){cells->slot[i], cells->n[i], cells->offsets[i], cells->squares[i]};
+}
+
+static inline void ghm_cell_put(ghm_cells *cells, int64_t i, ghm_cell cell)
+{
+    cells->slot[i] = cell.slot;
+    cells->n[i] = cell.n;
+    cells->offsets[i] = cell.offsets;
+    cells->squares[i] = cell.squares;
+}
+
+/* Room for so many cells in all; those that are there stay. */
+int ghm_cells_reserve(ghm_cells *cells, int64_t room);
+/* Copies n cells, from `begin` on, to places from `at` on, for which there is room. */
+void ghm_cells_copy(ghm_cells *to, int64_t at, const ghm_cells *from, int64_t begin, int64_t n);
 int ghm_cells_merge(ghm_cells *into, const ghm_cells *from);
 /* The same, and from is empty afterwards; copies nothing where into is empty. */
 int ghm_cells_take(ghm_cells *into, ghm_cells *from);
@@ -209,7 +228,7 @@ int ghm_check_batch(const ghm_batch *batch);
 enum { GHM_CELL_BATCH = 256 }; /* cells looked at together, in loops that become vector code */
 
 typedef struct ghm_cell_batch {
-    double n[GHM_CELL_BATCH], offsets[GHM_CELL_BATCH], squares[GHM_CELL_BATCH]; /* of the cell */
+    double n[GHM_CELL_BATCH];
     int64_t interval[GHM_CELL_BATCH];
     uint32_t bits[GHM_CELL_BATCH]; /* where the cell begins */
     uint32_t low[GHM_CELL_BATCH];  /* where in it the slot begins: 0 but for sides */
@@ -218,14 +237,29 @@ typedef struct ghm_cell_batch {
     double mean[GHM_CELL_BATCH], variance[GHM_CELL_BATCH]; /* of the samples' keys */
 } ghm_cell_batch;
 
-static inline int ghm_cell_batch_size(const ghm_cells *cells, int64_t begin)
+/* Where the cells end that lie in one interval, as cell `at` does: near->interval. */
+static inline int64_t ghm_run_end(const ghm_edges *edges, const ghm_cells *cells, int64_t at,
+                                  ghm_near *near)
 {
-    return cells->n - begin < GHM_CELL_BATCH ? (int)(cells->n - begin) : GHM_CELL_BATCH;
+    uint32_t bits = ghm_slot_begin(edges, cells->slot[at]);
+    ghm_interval_of(edges, bits, near);
+    /* The interval's largest bits on this side of zero; a side, among the sides, is a run of its own. */
+    uint32_t last = bits >> 31 ? ~near->first : (near->first + near->span - 1) & 0x7fffffffu;
+    uint32_t limit = (last >> edges->shift) + 1;
+    limit = limit < edges->n_cells ? limit : edges->n_cells;
+    at++;
+    while (at + 16 <= cells->count && cells->slot[at + 15] < limit) {
+        at += 16;
+    }
+    while (at < cells->count && cells->slot[at] < limit) {
+        at++;
+    }
+    return at;
 }
 
-/* A batch of at most GHM_CELL_BATCH cells with their moments; near: of the batch before. */
-void ghm_load_cells(const ghm_edges *edges, const ghm_cell *cells, int n, ghm_near *near,
-                    ghm_cell_batch *batch);
+/* A batch of cells from `begin` on, with their moments; near: of the batch before. Returns its size. */
+int ghm_load_cells(const ghm_edges *edges, const ghm_cells *cells, int64_t begin, ghm_near *near,
+                   ghm_cell_batch *batch);
 
 /* A cell as questions see it: its samples' keys have this mean and variance. */
 typedef struct ghm_line {

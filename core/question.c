@@ -25,9 +25,12 @@ int ghm_sketch_counts(const ghm_sketch *sketch, int32_t group, int64_t *out)
     }
     for (int one = 0; one < 2; one++) {
         const ghm_cells *cells = &sketch->cells[one];
-        for (int64_t i = 0; i < cells->n && is_asked(group, one); i++) {
-            uint32_t begin = ghm_slot_begin(edges, cells->at[i].slot);
-            out[ghm_interval_of(edges, begin, &near)] += (int64_t)cells->at[i].n;
+        for (int64_t i = 0; i < cells->count && is_asked(group, one);) {
+            uint64_t samples = 0;
+            for (int64_t end = ghm_run_end(edges, cells, i, &near); i < end; i++) {
+                samples += cells->n[i];
+            }
+            out[near.interval] += (int64_t)samples;
         }
     }
     return GHM_OK;
@@ -154,13 +157,12 @@ typedef struct part {
 } part;
 
 /* The parts of one batch of cells; returns their number. */
-static int smooth_parts(const ghm_edges *edges, const ghm_cell *cells, int n, int32_t function,
-                        double mu, ghm_near *near, part *out)
+static int smooth_parts(const ghm_edges *edges, const ghm_cells *cells, int64_t begin,
+                        int32_t function, double mu, ghm_near *near, part *out)
 {
     ghm_cell_batch batch;
     double mean[GHM_CELL_BATCH];
-    int parts = 0;
-    ghm_load_cells(edges, cells, n, near, &batch);
+    int parts = 0, n = ghm_load_cells(edges, cells, begin, near, &batch);
     if (function == GHM_BCE) {
         bce_means(batch.mean, batch.variance, n, mean);
     } else {
@@ -181,7 +183,7 @@ static int add_smooth(const ghm_sketch *sketch, int group, int32_t function, dou
 {
     enum { WORTH_WHILE = 16 }; /* batches a thread: fewer do not repay waking it */
     const ghm_cells *cells = &sketch->cells[group];
-    int64_t batches = (cells->n + GHM_CELL_BATCH - 1) / GHM_CELL_BATCH,
+    int64_t batches = (cells->count + GHM_CELL_BATCH - 1) / GHM_CELL_BATCH,
             most = batches / WORTH_WHILE + 1;
     part *parts = malloc(((size_t)batches * GHM_CELL_BATCH + 1) * sizeof *parts);
     int *n_parts = malloc(((size_t)batches + 1) * sizeof *n_parts);
@@ -196,9 +198,8 @@ static int add_smooth(const ghm_sketch *sketch, int group, int32_t function, dou
         ghm_near near = {0};
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < batches; i++) {
-            n_parts[i] = smooth_parts(sketch->edges, cells->at + i * GHM_CELL_BATCH,
-                                      ghm_cell_batch_size(cells, i * GHM_CELL_BATCH), function, mu,
-                                      &near, parts + i * GHM_CELL_BATCH);
+            n_parts[i] = smooth_parts(sketch->edges, cells, i * GHM_CELL_BATCH, function, mu, &near,
+                                      parts + i * GHM_CELL_BATCH);
         }
     }
     for (int64_t i = 0; i < batches; i++) {

@@ -87,19 +87,19 @@ static uint64_t in_proportion(uint64_t sum, uint64_t now, uint64_t before)
 static int64_t resample_cells(ghm_cells *cells, uint64_t seed, uint32_t draw, uint64_t group)
 {
     int64_t n = 0, total = 0;
-    for (int64_t i = 0; i < cells->n; i++) {
-        ghm_cell cell = cells->at[i];
+    for (int64_t i = 0; i < cells->count; i++) {
+        ghm_cell cell = ghm_cell_at(cells, i);
         uint64_t drawn = (uint64_t)poisson(seed, 2 * (uint64_t)cell.slot + group, draw,
                                            (double)cell.n);
         if (drawn > 0) {
             cell.offsets = in_proportion(cell.offsets, drawn, cell.n);
             cell.squares = in_proportion(cell.squares, drawn, cell.n);
             cell.n = drawn;
-            cells->at[n++] = cell;
+            ghm_cell_put(cells, n++, cell);
             total += (int64_t)drawn;
         }
     }
-    cells->n = n;
+    cells->count = n;
     return total;
 }
 

@@ -5,61 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A sample's offset is below 2^19 and its square below 2^14, so this many fit 64 bits with room. */
-#define CELL_LIMIT ((uint64_t)1 << 37)
-
-/* -- cells ------------------------------------------------------------------------------------ */
-
-void ghm_cells_free(ghm_cells *cells)
-{
-    free(cells->at);
-    *cells = (ghm_cells){0};
-}
-
-int ghm_cells_take(ghm_cells *into, ghm_cells *from)
-{
-    int status = GHM_OK;
-    if (into->n == 0) {
-        ghm_cells empty = *into;
-        *into = *from;
-        *from = empty;
-    } else {
-        status = ghm_cells_merge(into, from);
-    }
-    ghm_cells_free(from);
-    return status;
-}
-
-int ghm_cells_merge(ghm_cells *into, const ghm_cells *from)
-{
-    if (from->n == 0) {
-        return GHM_OK;
-    }
-    int64_t room = into->n + from->n, n = 0, i = 0, k = 0;
-    ghm_cell *at = malloc((size_t)room * sizeof *at);
-    if (!at) {
-        return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)room);
-    }
-    while (i < into->n || k < from->n) {
-        uint64_t a = i < into->n ? into->at[i].slot : UINT64_MAX;
-        uint64_t b = k < from->n ? from->at[k].slot : UINT64_MAX;
-        ghm_cell cell = a <= b ? into->at[i++] : from->at[k++];
-        if (a == b) {
-            const ghm_cell *other = &from->at[k++];
-            cell.n += other->n;
-            cell.offsets += other->offsets;
-            cell.squares += other->squares;
-        }
-        if (cell.n > CELL_LIMIT) {
-            free(at);
-            return ghm_fail(GHM_E_OVERFLOW, "more than 2^37 samples in one cell");
-        }
-        at[n++] = cell;
-    }
-    free(into->at);
-    *into = (ghm_cells){at, n, room};
-    return GHM_OK;
-}
+/* -- sums beside the cells -------------------------------------------------------------------- */
 
 void ghm_weights_add(ghm_weights *into, const ghm_weights *from)
 {
@@ -73,7 +19,9 @@ double ghm_weights_sum(const ghm_weights *weights)
     /* From the smallest exponent up, so that the sum is rounded as little as doubles allow. */
     double sum = 0;
     for (int e = 0; e < 256; e++) {
-        sum += ldexp((double)weights->units[e], (e ? e : 1) - 150);
+        if (weights->units[e]) { /* few are, and small batches notice the calls */
+            sum += ldexp((double)weights->units[e], (e ? e : 1) - 150);
+        }
     }
     return sum;
 }
@@ -351,7 +299,7 @@ int32_t ghm_sketch_soft(const ghm_sketch *sketch)
 
 int64_t ghm_sketch_cells(const ghm_sketch *sketch)
 {
-    return sketch->cells[0].n + sketch->cells[1].n;
+    return sketch->cells[0].count + sketch->cells[1].count;
 }
 
 int64_t ghm_sketch_intervals(const ghm_sketch *sketch)

@@ -121,12 +121,12 @@ void ghm_put_sketch(ghm_bytes *out, const ghm_sketch *sketch)
     }
     for (int group = 0; group < 2; group++) {
         const ghm_cells *cells = &sketch->cells[group];
-        ghm_put_count(out, (uint64_t)cells->n);
-        for (int64_t i = 0; i < cells->n; i++) {
-            ghm_put_count(out, cells->at[i].slot - (i > 0 ? cells->at[i - 1].slot : 0));
-            ghm_put_count(out, cells->at[i].n);
-            ghm_put_count(out, cells->at[i].offsets);
-            ghm_put_count(out, cells->at[i].squares);
+        ghm_put_count(out, (uint64_t)cells->count);
+        for (int64_t i = 0; i < cells->count; i++) {
+            ghm_put_count(out, cells->slot[i] - (i > 0 ? cells->slot[i - 1] : 0));
+            ghm_put_count(out, cells->n[i]);
+            ghm_put_count(out, cells->offsets[i]);
+            ghm_put_count(out, cells->squares[i]);
         }
     }
     if (sketch->soft_targets) {
@@ -233,10 +233,11 @@ static int take_edges(ghm_bytes *in, int task, const ghm_sketch *like, ghm_edges
 static bool take_cells(ghm_bytes *in, uint32_t slots, ghm_cells *cells)
 {
     int64_t n = (int64_t)ghm_take_count(in, in->n / 4); /* each takes at least four bytes */
-    cells->at = malloc(((size_t)n + 1) * sizeof *cells->at);
-    cells->room = n;
     uint64_t slot = 0;
-    for (int64_t i = 0; cells->at && i < n; i++) {
+    if (ghm_cells_reserve(cells, n) != GHM_OK) {
+        return false;
+    }
+    for (int64_t i = 0; i < n; i++) {
         uint64_t step = ghm_take_count(in, UINT32_MAX);
         slot += step;
         ghm_cell cell = {.slot = (uint32_t)slot};
@@ -246,9 +247,9 @@ static bool take_cells(ghm_bytes *in, uint32_t slots, ghm_cells *cells)
         if (in->failed || (i > 0 && step == 0) || slot >= slots || cell.n == 0) {
             return false;
         }
-        cells->at[cells->n++] = cell;
+        ghm_cell_put(cells, cells->count++, cell);
     }
-    return cells->at && !in->failed;
+    return !in->failed;
 }
 
 static bool take_body(ghm_bytes *in, ghm_sketch *sketch)

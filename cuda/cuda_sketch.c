@@ -59,15 +59,12 @@ static int keep_cells(const ghm_cell *cells, uint32_t n, uint32_t stride, ghm_ce
         if (more == 0) {
             continue;
         }
-        ghm_cell *at = realloc(out[group].at, (size_t)(out[group].n + more) * sizeof *at);
-        if (!at) {
-            return ghm_fail(GHM_E_MEMORY, "no memory for %lld cells", (long long)more);
+        GHM_TRY(ghm_cells_reserve(&out[group], out[group].count + more));
+        for (int64_t i = 0; i < more; i++) {
+            ghm_cell cell = cells[i + (group ? negatives : 0)];
+            cell.slot -= group ? stride : 0;
+            ghm_cell_put(&out[group], out[group].count++, cell);
         }
-        memcpy(at + out[group].n, cells + (group ? negatives : 0), (size_t)more * sizeof *at);
-        for (int64_t i = out[group].n; group && i < out[group].n + more; i++) {
-            at[i].slot -= stride;
-        }
-        out[group] = (ghm_cells){at, out[group].n + more, out[group].n + more};
     }
     return GHM_OK;
 }

@@ -77,8 +77,13 @@ function Sketch:free()
     end
 end
 
-M.counted = { "samples", "valid", "positive", "nonfinite", "first_nonfinite", "soft",
-    "first_soft", "bad_labels", "first_bad_label", "weight_sum" }
+-- What blocks add up, and where they found the first of something.
+local totals = { "samples", "valid", "positive", "nonfinite", "soft", "bad_labels", "weight_sum" }
+local firsts = { "first_nonfinite", "first_soft", "first_bad_label" }
+M.counted = { unpack(totals) }
+for _, name in ipairs(firsts) do
+    table.insert(M.counted, name)
+end
 
 local function facts_table(c)
     local facts = {}
@@ -90,10 +95,11 @@ end
 
 -- Adds the facts of a block that begins at `row` to those of the blocks before it.
 local function add_facts(total, facts, row, cols)
-    for _, name in ipairs(M.counted) do
-        if not name:find "^first" then
-            total[name] = total[name] + facts[name]
-        elseif total[name] < 0 and facts[name] >= 0 then
+    for _, name in ipairs(totals) do
+        total[name] = total[name] + facts[name]
+    end
+    for _, name in ipairs(firsts) do
+        if total[name] < 0 and facts[name] >= 0 then
             total[name] = facts[name] + row * (name == "first_bad_label" and 1 or cols)
         end
     end

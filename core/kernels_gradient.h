@@ -1,0 +1,104 @@
+/*
+ * kernels_gradient.h - the inner loops of the gradient pass, part of kernels.c.
+ */
+#include "slope.h"
+
+#include <float.h>
+
+static inline float power(float g, float gamma)
+{
+    return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
+}
+
+/* From slopes to outputs. Whether the sample counts goes into every one; selected, as an ignored one
+ * may hold NaN. */
+static void finish(const float *restrict key, const float *restrict w, int n,
+                   const ghm_slopes *restrict slopes, float *restrict grad, float *restrict beta,
+                   float *restrict norm, float *restrict loss)
+{
+    const float *restrict thresholds = slopes->thresholds, *restrict betas = slopes->beta;
+    float grad_scale = slopes->grad_scale, loss_scale = slopes->loss_scale;
+    int32_t bins = slopes->bins;
+    for (int i = 0; i < n; i++) {
+        float b = betas[ghm_region(key[i], norm[i], bins, thresholds)];
+        beta[i] = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX) ? b : 0.0f;
+    }
+    for (int i = 0; i < n; i++) {
+        int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
+        grad[i] = used ? grad_scale * beta[i] * grad[i] : 0.0f;
+        norm[i] = used ? norm[i] : 0.0f;
+    }
+    for (int i = 0; slopes->with_loss && i < n; i++) {
+        int used = (w[i] > 0.0f) & (fabsf(key[i]) <= FLT_MAX);
+        loss[i] = used ? loss_scale * beta[i] * loss[i] : 0.0f;
+    }
+}
+
+static void class_slopes(const float *restrict x, const float *restrict t, const float *restrict w,
+                         int n, const ghm_slopes *restrict slopes, float *restrict grad,
+                         float *restrict beta, float *restrict norm, float *restrict loss)
+{
+    float key[GHM_BLOCK], e[GHM_BLOCK];
+    for (int i = 0; i < n; i++) {
+        float sign = t[i] == 1.0f ? -1.0f : 1.0f;
+        key[i] = sign * x[i];
+        e[i] = ghm_exp_minus(fabsf(key[i]));
+        norm[i] = ghm_norm_of(key[i], e[i]);
+        grad[i] = sign * norm[i];
+    }
+    for (int i = 0; slopes->with_loss && i < n; i++) {
+        loss[i] = ghm_bce_of(key[i], e[i]);
+    }
+    if (slopes->function == GHM_FOCAL) {
+        for (int i = 0; i < n; i++) {
+            ghm_slope bce = {key[i], norm[i], grad[i], loss[i]};
+            ghm_slope focal = ghm_focal_slope(bce, e[i], t[i] == 1.0f ? -1.0f : 1.0f, slopes->a,
+                                              slopes->b, power(bce.norm, slopes->b));
+            grad[i] = focal.grad;
+            loss[i] = focal.loss;
+        }
+    }
+    finish(key, w, n, slopes, grad, beta, norm, loss);
+}
+
+static void classes_slope(const float *x, const float *t, const float *w, int n,
+                          const ghm_slopes *slopes, const ghm_results *out)
+{
+#ifdef __AVX512F__
+    if (few_regions(slopes)) {
+        classes_few(x, t, w, n, slopes, out);
+        return;
+    }
+#endif
+    class_slopes(x, t, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
+}
+
+static void box_slopes(const float *restrict pred, const float *restrict target,
+                       const float *restrict w, int n, const ghm_slopes *restrict slopes,
+                       float *restrict grad, float *restrict beta, float *restrict norm,
+                       float *restrict loss)
+{
+    float key[GHM_BLOCK], mu = slopes->mu;
+    for (int i = 0; i < n; i++) {
+        ghm_slope slope = ghm_asl1_slope(pred[i], target[i], mu);
+        key[i] = slope.key;
+        norm[i] = slope.norm;
+        grad[i] = slope.grad;
+        loss[i] = slope.loss;
+    }
+    if (slopes->function == GHM_SMOOTH_L1) {
+        for (int i = 0; i < n; i++) {
+            ghm_slope asl1 = {key[i], norm[i], grad[i], loss[i]};
+            ghm_slope slope = ghm_smooth_l1_slope(asl1, pred[i], target[i], slopes->a);
+            loss[i] = slope.loss;
+            grad[i] = slope.grad;
+        }
+    }
+    finish(key, w, n, slopes, grad, beta, norm, loss);
+}
+
+static void boxes_slope(const float *pred, const float *target, const float *w, int n,
+                        const ghm_slopes *slopes, const ghm_results *out)
+{
+    box_slopes(pred, target, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
+}
