@@ -2,8 +2,8 @@
  * kernels.c - the inner loops, compiled once per instruction set (GHM_ISA: plain, avx2, avx512).
  *
  * The sketch pass stands here, the gradient pass in kernels_gradient.h; what AVX-512 does in another
- * way in headers of that name. Written as short loops over arrays of one block, each with one kind of operation, because that is
- * what compilers turn into vector code. No loop here has a branch on data.
+ * way in headers of that name. Written as short loops over arrays of one block, each with one kind of
+ * operation, because that is what compilers turn into vector code. No loop here has a branch on data.
  */
 #include "kernels.h"
 
