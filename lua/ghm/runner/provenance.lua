@@ -1,7 +1,7 @@
 -- Where a result comes from: enough to get it again.
 --
 --   provenance.collect { dumps, device, threads, library } -> table for provenance.json
---   provenance.sha256(path) -> 64 hexadecimal digits, or nil
+--   provenance.sha256(path) -> 64 hexadecimal digits, or nil; start_sha256(path) for later
 --
 -- What cannot be found out (no git, another system) is left out, never guessed.
 
@@ -15,18 +15,26 @@ local SHA256 = "echo $$; "
     .. "command -v openssl >/dev/null && exec openssl dgst -sha256 -r 2>/dev/null <%s; "
     .. "exec sha256sum 2>/dev/null <%s"
 
--- The SHA-256 of a file; nil where the file or the program is missing, or where a signal ended the
--- wait.
-function M.sha256(path)
+-- Begins to hash a file, beside what the caller does -> wait, give_up. wait() returns the SHA-256, or
+-- nil where the file or the program is missing, or where a signal ended the wait.
+function M.start_sha256(path)
     local file = posix.quote(path)
     local pipe = assert(io.popen(SHA256:format(file, file), "r"))
     local id = pipe:read "*n"
-    local said = pipe:read "*a"
-    if id and not said then -- close waits for it, and a large file takes long
-        posix.stop(id)
+    local function finish(said)
+        if id and not said then -- close waits for it, and a large file takes long
+            posix.stop(id)
+        end
+        pipe:close()
+        return said and said:match "^%s*(%x+) "
     end
-    pipe:close()
-    return said and said:match "^%s*(%x+) "
+    return function()
+        return finish(pipe:read "*a")
+    end, finish
+end
+
+function M.sha256(path)
+    return (M.start_sha256(path))()
 end
 
 local function first_match(path, pattern)

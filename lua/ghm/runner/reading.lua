@@ -65,12 +65,33 @@ local function remove_scraps(run)
         posix.quote(run:path "sketches"), posix.quote(run.dir)))
 end
 
+-- Has the file of each step hashed while it is read, so that the disk gives it once for both.
+function M.hash_beside(source)
+    for _, step in ipairs(source.steps) do
+        if step.path and not (step.saved or step.kept) then
+            local load, close, give_up = step.load, step.close, nil
+            function step.load()
+                step.hash, give_up = provenance.start_sha256(step.path)
+                return load()
+            end
+            function step.close()
+                close()
+                if step.hash then -- nobody asked for it: the step was refused
+                    give_up()
+                    step.hash = nil
+                end
+            end
+        end
+    end
+end
+
 -- Says in step.file which file a step is read from.
 function M.identify(step)
     if step.path and not step.file then
         step.file = posix.stamp(step.path)
         step.file.path = posix.real_path(step.path)
-        step.file.sha256 = provenance.sha256(step.path)
+        step.file.sha256 = (step.hash or provenance.sha256)(step.path)
+        step.hash = nil
     end
 end
 
@@ -136,6 +157,7 @@ function M.read(spec, args, source, configurations, run, made)
         waiting = run and {} or waiting
     end
     local asked = spec.edges and spec.edges(args) or args.keys
+    M.hash_beside(source)
     return sweep.read(source, { bins = asked.bins, mu = asked.mu, knots = asked.knots,
         views = spec.views and function(batch, call)
             return spec.views(batch, call, args)

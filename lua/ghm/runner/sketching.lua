@@ -48,6 +48,7 @@ function M.main(args)
         return 0
     end
     local steps = {}
+    reading.hash_beside(source)
     local calls = sweep.read(source, { bins = args.keys.bins, mu = boxes and args.keys.mu or nil,
         knots = boxes and args.keys.beta or nil, nonfinite = args.nonfinite,
         progress = progress.of(args, "steps"), keep = function(step, fresh)
