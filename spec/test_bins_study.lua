@@ -221,7 +221,7 @@ function TestBinsStudy.test_errors_of_beta_are_those_of_halved_regions()
             mu = mu })
         local configurations = sweep.configurations({ bins = { 3, 8 }, momentum = { 0, 0.5 },
             mu = mu }, { "bins", "momentum", mu and "mu" })
-        local rows, shared = study.rows(task, calls, configurations), 0
+        local rows, shared, weights = study.rows(task, calls, configurations), 0, 0
         for i, row in ipairs(rows) do
             local noise, uneven, n = 0, 0, 0
             for _, part in ipairs(parts) do
@@ -238,13 +238,48 @@ function TestBinsStudy.test_errors_of_beta_are_those_of_halved_regions()
             end
             close(row.beta_noise, math.sqrt(noise / n), { rel = 1e-12 }, "%s, row %d", task, i)
             close(row.beta_uneven, math.sqrt(uneven / n), { rel = 0.01 }, "%s, row %d", task, i)
-            shared = shared + row.bins * uneven / n / #rows
+            shared, weights = shared + row.bins * uneven / noise, weights + n / noise
         end
         for i, row in ipairs(rows) do
-            close(row.beta_error, math.sqrt(row.beta_noise ^ 2 + shared / row.bins), { rel = 0.01 },
-                "%s, row %d", task, i)
+            close(row.beta_error, math.sqrt(row.beta_noise ^ 2 + shared / weights / row.bins),
+                { rel = 0.01 }, "%s, row %d", task, i)
         end
     end
+end
+
+-- Negatives of one kind: the finer regions far from 0 hold a few samples each, and nothing can be
+-- seen of how unevenly.
+local function negatives_by(bins_list)
+    local x = samples.normals({ 2000, 8 }, -3, 2)
+    local batch = samples.class_batch(x, samples.fill({ 2000, 8 }, function() return 0 end))
+    local calls = sweep.read(source_of("classification", { { batch } }), { bins = bins_list })
+    return function(list)
+        return study.rows("classification", calls, sweep.configurations({ bins = list },
+            { "bins" }))
+    end
+end
+
+function TestBinsStudy.test_finer_rows_leave_the_error_of_coarse_ones_nearly_as_it_is()
+    local fine = {}
+    for bins = 5, 100, 5 do
+        fine[#fine + 1] = bins
+    end
+    local rows_of = negatives_by(fine)
+    local alone, among = rows_of { 5, 10, 20 }, rows_of(fine)
+    for k, i in ipairs { 1, 2, 4 } do
+        close(among[i].beta_error, alone[k].beta_error, { rel = 0.35 }, "M = %d", alone[k].bins)
+    end
+end
+
+-- Samples drawn anew from samples are noisier than these, which must not pass for unevenness.
+function TestBinsStudy.test_errors_of_one_step_lie_inside_their_intervals()
+    local rows, inside = negatives_by { 5, 10, 15, 20, 25, 30, 35, 40 } { 5, 10, 15, 20, 25, 30,
+        35, 40 }, 0
+    for _, row in ipairs(rows) do
+        inside = inside + (row.beta_error_low <= row.beta_error
+            and row.beta_error <= row.beta_error_high and 1 or 0)
+    end
+    lu.assertTrue(inside >= 7, ("%d of 8"):format(inside))
 end
 
 -- Every half of the steps: most lead to the M of the whole, the others to the next finer.

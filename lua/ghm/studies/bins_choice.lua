@@ -8,19 +8,24 @@ local M = {}
 
 -- What the betas of each row are off by, root of the mean square, relative: a list. The noise is
 -- the row's own. Unevenness is measured coarsely, so all rows of one mu share one law for it: its
--- square falls as 1/M, as it does at the steep ends that the density of g has. nil for soft
--- targets.
+-- square falls as 1/M, as it does at the steep ends that the density of g has. A row counts in it
+-- by how little noise it is measured in: the finest ones, of few samples a region, say next to
+-- nothing. nil for soft targets.
 local function errors_of(rows, parts, steps)
     local sums, errors = {}, {}
+    local function noise_of(i)
+        return metrics.of(parts[i], "beta_noise", "mean", steps)
+    end
     for i, row in ipairs(rows) do
         local uneven = metrics.of(parts[i], "beta_uneven", "mean", steps)
         if uneven and (row.bins > 1 or #rows == 1) then
-            local sum = sums[row.mu or 0] or { 0, 0 }
-            sum[1], sum[2], sums[row.mu or 0] = sum[1] + uneven * row.bins, sum[2] + 1, sum
+            local sum, weight = sums[row.mu or 0] or { 0, 0 }, 1 / noise_of(i)
+            sum[1], sum[2] = sum[1] + weight * uneven * row.bins, sum[2] + weight
+            sums[row.mu or 0] = sum
         end
     end
     for i, row in ipairs(rows) do
-        local noise, sum = metrics.of(parts[i], "beta_noise", "mean", steps), sums[row.mu or 0]
+        local noise, sum = noise_of(i), sums[row.mu or 0]
         errors[i] = noise and sum and math.sqrt(noise + math.max(sum[1] / sum[2], 0) / row.bins)
             or math.huge
     end

@@ -53,9 +53,10 @@ end
 -- What each region's beta is off by, squared and relative, added to a part: its counting noise, and
 -- how unevenly the density lies inside the region. The two halves of a region with R samples and a
 -- constant density differ by delta = (left - right) / R, whose square is 1/R on average; what is
--- above that comes from a slope, which spreads the density over the region by 4/3 of it.
-local function add_beta_errors(part, result, sketch, configuration)
-    local bins, m = configuration.bins, configuration.momentum or 0
+-- above that comes from a slope, which spreads the density over the region by 4/3 of it. Samples
+-- drawn anew have the noise of those that they are drawn from too, and their own about that delta.
+local function add_beta_errors(part, result, call, configuration)
+    local bins, m, sketch = configuration.bins, configuration.momentum or 0, call.sketch
     local at, where = {}, {}
     for j = 0, bins - 1 do
         if result.R[j] > 0 then
@@ -67,7 +68,8 @@ local function add_beta_errors(part, result, sketch, configuration)
         local R = tonumber(result.R[where[k]])
         local delta = 2 * left * 0.5 / bins / R - 1
         metrics.add(part, "beta_noise", (1 - m) / (1 + m) / R) -- momentum averages
-        metrics.add(part, "beta_uneven", 4 / 3 * (delta * delta - 1 / R))
+        local noise = (call.anew and 2 - delta * delta or 1) / R
+        metrics.add(part, "beta_uneven", 4 / 3 * (delta * delta - noise))
     end
 end
 
@@ -91,7 +93,7 @@ local function study_call(part, call, configuration, h, eps)
         for key, value in pairs(study) do
             row[key] = value
         end
-        add_beta_errors(part, result, sketch, configuration)
+        add_beta_errors(part, result, call, configuration)
     end
     for key, value in pairs(row) do
         metrics.add(part, key, value)
@@ -127,7 +129,7 @@ local function anew(list, draw)
     local drawn = {}
     for k, call in ipairs(list) do
         local sketch = bootstrap.sketch(call.sketch, bootstrap.seed + k, draw)
-        drawn[k] = { step = call.step, sketch = sketch, facts = sketch:facts() }
+        drawn[k] = { step = call.step, sketch = sketch, facts = sketch:facts(), anew = true }
     end
     return drawn
 end
