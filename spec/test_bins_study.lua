@@ -68,9 +68,12 @@ end
 -- { rows as bins = error pairs in order, the bins to train with, texts in the reason }
 local advice = {
     { { { 5, 0.5 }, { 10, 0.3 }, { 20, 0.29 }, { 30, 0.4 } }, 10, "off by 30 %",
-        "coarsest choice within 10 % of the least error, 29 %" },
+        "coarsest choice within 10 % of the least error, 29 %." },
     { { { 30, 0.4 }, { 20, 0.29 }, { 10, 0.3 }, { 5, 0.5 } }, 10 },
-    { { { 5, 0.5 }, { 10, 0.3 }, { 20, 0.1 } }, 20, "off by 10 %" },
+    { { { 5, 0.5 }, { 10, 0.3 }, { 20, 0.1 } }, 20, "off by 10 %", "; try finer ones than 20." },
+    { { { 5, 0.5 }, { 20, 0.305 }, { 50, 0.3 } }, 20, "; try finer ones than 50." },
+    { { { 1, 0 }, { 5, 0.1 }, { 10, 0.3 } }, 5, "; try coarser ones than 5." },
+    { { { 2, 0.1 }, { 10, 0.3 } }, 2, "least error, 10 %." },
     { { { 5, 0 }, { 10, 0 } }, 5 },
     { { { 7, 0.8 } }, 7, "only choice tried." },
     { { { 1, 0 }, { 2, 0.7 }, { 3, 0.6 } }, 3 },
@@ -94,7 +97,8 @@ end
 
 -- { rows as bins = share of empty regions, the bins to train with }
 local soft_advice = {
-    { { { 5, 0 }, { 10, 0.05 }, { 20, 0.4 } }, 10 },
+    { { { 5, 0 }, { 10, 0.05 }, { 20, 0.4 } }, 10, "with few of them." },
+    { { { 5, 0 }, { 10, 0.05 } }, 10, "with few of them; try finer ones than 10." },
     { { { 5, 0.5 }, { 10, 0.515 }, { 20, 0.53 } }, 10 },
     { { { 1, 0 }, { 2, 0.7 }, { 3, 0.71 }, { 4, 0.9 } }, 3 },
 }
@@ -108,6 +112,7 @@ function TestBinsStudy.test_soft_targets_get_the_finest_regions_that_are_not_emp
         local best, verdict = study.recommend(rows)
         lu.assertEquals(best.bins, case[2], "case " .. i)
         lu.assertStrContains(verdict.reason, "of the regions are empty")
+        lu.assertStrContains(verdict.reason, case[3] or "")
     end
 end
 

@@ -67,9 +67,9 @@ M.ENOUGH, M.SLACK = 0.1, 0.02
 -- makes no difference, fewer are steadier. Soft targets, whose density is known in whole regions
 -- alone, get the finest ones that are not empty too often. M = 1 weighs every sample alike, which
 -- is no GHM: it is recommended only where nothing else was tried. values: an error of each row, or
--- (finest) its share of empty regions. Returns the least of them too.
+-- (finest) its share of empty regions. Returns the position of the least of them too.
 local function best_of(rows, values, finest)
-    local least, best, eligible = math.huge, nil, {}
+    local least, least_at, best, eligible = math.huge, nil, nil, {}
     for i, row in ipairs(rows) do
         eligible[#eligible + 1] = row.bins > 1 and i or nil
     end
@@ -77,7 +77,9 @@ local function best_of(rows, values, finest)
         eligible[1] = 1
     end
     for _, i in ipairs(eligible) do
-        least = math.min(least, values[i])
+        if values[i] < least then
+            least, least_at = values[i], i
+        end
     end
     local limit = finest and math.max(M.ENOUGH, least + M.SLACK) or M.AS_GOOD * least
     for _, i in ipairs(eligible) do
@@ -85,7 +87,18 @@ local function best_of(rows, values, finest)
         local better = not best or finest and bins > than or not finest and bins < than
         best = values[i] <= limit and better and i or best
     end
-    return best, least
+    return best, least_at or best
+end
+
+-- What is to be said where this row lies at an end of the bins tried: more may lie beyond it.
+local function beyond(rows, at)
+    local bins, fewest, most = rows[at].bins, math.huge, 0
+    for _, row in ipairs(rows) do
+        fewest, most = row.bins > 1 and math.min(fewest, row.bins) or fewest,
+            math.max(most, row.bins)
+    end
+    return fewest < most and (bins == most and "; try finer ones than %d"
+        or bins == fewest and bins > 2 and "; try coarser ones than %d" or ""):format(bins) or ""
 end
 
 local function field(rows, key)
@@ -100,7 +113,8 @@ end
 -- one sentence. rows: after M.fill.
 function M.recommend(rows, resamplings)
     local finest = rows[1].beta_error == nil
-    local at, least = best_of(rows, field(rows, finest and "empty_share" or "beta_error"), finest)
+    local errors = field(rows, finest and "empty_share" or "beta_error")
+    local at, least_at = best_of(rows, errors, finest)
     local best, chosen = rows[at], {}
     for _, drawn in ipairs(resamplings or {}) do
         local values = (finest and empty_shares or errors_of)(rows, drawn.parts, drawn.steps)
@@ -110,12 +124,13 @@ function M.recommend(rows, resamplings)
     local what
     if finest then
         what = ("%.1f %% of the regions are empty, and it is the %s"):format(100 * best.empty_share,
-            #rows == 1 and "only choice tried" or "finest choice with few of them")
+            #rows == 1 and "only choice tried"
+            or "finest choice with few of them" .. beyond(rows, at))
     else
         what = ("beta is off by %.0f %% (by counting noise alone %.0f %%), and it is the %s")
             :format(100 * best.beta_error, 100 * best.beta_noise, #rows == 1 and "only choice tried"
-            or ("coarsest choice within %.0f %% of the least error, %.0f %%"):format(
-            100 * (M.AS_GOOD - 1), 100 * least))
+            or ("coarsest choice within %.0f %% of the least error, %.0f %%%s"):format(
+            100 * (M.AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
     end
     local verdict = bootstrap.verdict(best.bins, chosen)
     verdict.key, verdict.reason = "bins", ("bins = %d: %s."):format(best.bins, what)
