@@ -331,3 +331,20 @@ function TestBinsStudy.test_one_step_is_resampled_by_its_samples()
     lu.assertEquals(study.rows("classification", calls, configurations)[1].loss_low,
         rows[1].loss_low)
 end
+
+-- Six of the ten that were tried, whichever is recommended among them.
+function TestBinsStudy.test_the_figure_of_densities_shows_the_recommended_bins()
+    local list = { 5, 10, 15, 20, 25, 30, 35, 40, 45, 50 }
+    local calls = sweep.read(source_of("classification", steps_of("classification",
+        parts_of("classification", 1, 50))), { bins = list })
+    local x = { calls = calls, configurations = sweep.configurations({ bins = list }, { "bins" }) }
+    for _, best in ipairs(list) do
+        local labels = {}
+        for _, one in ipairs(ghm.bins_figures.density_figure(x, nil, best).series) do
+            labels[#labels + 1] = one.label
+        end
+        lu.assertEquals(#labels, 6)
+        lu.assertEquals({ labels[1], labels[6] }, { "M = 5", "M = 50" })
+        lu.assertTableContains(labels, "M = " .. best)
+    end
+end

@@ -57,7 +57,7 @@ function M.density(value, options)
     local window = args.keys.eps or 1 / bins
     local whole = not sweep.is_soft(calls) and sweep.merged(calls) or nil
     return picture(figures.terminal(calls, whole, bins, mu, window),
-        figures.density_figure({ calls = calls, configurations = { { bins = bins } } }, whole,
+        figures.density_figure({ calls = calls, configurations = { { bins = bins } } }, whole, bins,
             window, mu), args.save)
 end
 

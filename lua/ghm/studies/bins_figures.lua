@@ -11,9 +11,10 @@ local M = {}
 
 local CURVES = 6 -- more step curves than this in one figure hide each other
 
--- At most CURVES of the distinct bins, evenly chosen, first and last among them.
-local function chosen(bins_list)
-    local picked, last = {}, nil
+-- At most CURVES of the distinct bins, evenly chosen, first and last among them; `best`, where it
+-- is not, takes the place of the nearest of the others.
+local function chosen(bins_list, best)
+    local picked, last, nearest = {}, nil, nil
     local n = math.min(#bins_list, CURVES)
     for k = 1, n do
         local at = n > 1 and math.floor((k - 1) * (#bins_list - 1) / (n - 1) + 1.5) or 1
@@ -21,6 +22,13 @@ local function chosen(bins_list)
             picked[#picked + 1] = bins_list[at]
             last = at
         end
+    end
+    for k = 2, #picked - 1 do
+        nearest = nearest and math.abs(picked[nearest] - best) <= math.abs(picked[k] - best)
+            and nearest or k
+    end
+    if nearest and best ~= picked[1] and best ~= picked[#picked] then
+        picked[nearest] = best
     end
     return picked
 end
@@ -50,9 +58,10 @@ end
 -- Regions of every bins of x.configurations and the exact density, where there is one, as lines.
 --   x       { calls, configurations }
 --   whole   the calls in one sketch, or nil for soft targets, which have no exact density here
+--   best    bins to draw in any case
 --   eps     the exact density's window
-function M.density_figure(x, whole, eps, mu)
-    local series, bins_list = {}, chosen(distinct_bins(x.configurations))
+function M.density_figure(x, whole, best, eps, mu)
+    local series, bins_list = {}, chosen(distinct_bins(x.configurations), best)
     for _, bins in ipairs(bins_list) do
         series[#series + 1] = { label = ("M = %d"):format(bins), style = "steps",
             x = curves.edges(bins), y = region_density(x.calls, bins, mu) }
@@ -128,16 +137,15 @@ end
 
 local panels = {
     { key = "loss", title = "loss" },
-    { key = "scarce_share", title = "gradient from regions with R < 100",
-        yrange = { 0, 1 } },
+    { key = "beta_error", title = "relative error of beta", choice = true },
     { key = "empty_share", title = "share of empty regions", yrange = { 0, 1 } },
     { key = "beta_largest", title = "largest beta", ylog = true },
     { key = "cosine", title = "cosine with the exact gradient" },
     { key = "entropy", title = "entropy of the contributions" },
 }
 
--- One small panel per metric, one line per momentum.
-local function metrics_figure(rows, momenta)
+-- One small panel per metric, one line per momentum; the choice is marked where it is made.
+local function metrics_figure(rows, momenta, best)
     local figure = { title = "What the number of regions changes", columns = 2, panels = {},
         width = 840, height = 1000 }
     for _, panel in ipairs(panels) do
@@ -156,6 +164,7 @@ local function metrics_figure(rows, momenta)
         if rows[1][panel.key] then
             table.insert(figure.panels, { title = panel.title, xlabel = "bins M",
                 ylog = panel.ylog, yrange = panel.yrange,
+                marks = panel.choice and { { x = best, label = ("M = %d"):format(best) } } or nil,
                 key = #momenta > 1 and "below" or "none", series = series })
         end
     end
@@ -184,7 +193,7 @@ end
 function M.draw(x, rows, best, eps)
     local mu, window = x.args.keys.mu, eps or 1 / best
     local whole = not sweep.is_soft(x.calls) and sweep.merged(x.calls) or nil
-    local figures = { { name = "density", figure = M.density_figure(x, whole, window, mu) } }
+    local figures = { { name = "density", figure = M.density_figure(x, whole, best, window, mu) } }
     if whole then
         figures[2] = { name = "reformulated",
             figure = reformulated_figure(x, whole, best, window, mu) }
@@ -193,7 +202,7 @@ function M.draw(x, rows, best, eps)
     end
     if #distinct_bins(x.configurations) > 1 then -- a curve of one point shows nothing
         figures[#figures + 1] = { name = "metrics",
-            figure = metrics_figure(rows, x.args.keys.momentum) }
+            figure = metrics_figure(rows, x.args.keys.momentum, best) }
     end
     return figures, M.terminal(x.calls, whole, best, mu, window)
 end
