@@ -290,6 +290,17 @@ function TestSession:test_only_a_saved_session_is_written_over()
     lu.assertEquals(got.code, 4)
 end
 
+-- The ends of the best row's interval are in the table, and are no rows.
+function TestSession:test_rows_that_are_not_listed_are_counted()
+    self.place.folder:write("lines", 's = sketch(load "synth:drift,rows=60,steps=3")\n'
+        .. 'sweep(s, {bins = {5, 10}})\nsweep_momentum(s)\n')
+    local out = self.place:fine("repl", "<lines")
+    lu.assertStrMatches(out, ".*\n  from .*\n  +from .*")
+    local n, of, all = out:match "\n(%d+) of (%d+) rows are listed, r%[1%] to r%[(%d+)%] are all%."
+    lu.assertEquals({ n, of, all }, { "10", "41", "41" })
+    lu.assertEquals(select(2, out:gsub("rows are listed", "")), 1)
+end
+
 function TestSession.test_help_fits_80_columns()
     local s = session.new()
     for _, call in ipairs { s.own.help(), s.own.help "load", s.own.help(s.own.save),

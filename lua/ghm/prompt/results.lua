@@ -154,10 +154,7 @@ function M.about(value)
 end
 
 function Result:__tostring()
-    local found = self.found
-    return telling.text(found) .. (found.listed
-        and ("%d of %d rows are listed, r[1] to r[%d] are all.\n"):format(#found.listed, #self,
-            #self) or "")
+    return telling.text(self.found, false, ("r[1] to r[%d] are all"):format(#self))
 end
 
 function Row:__tostring()

@@ -82,10 +82,24 @@ local function warnings_text(found)
     return table.concat(lines)
 end
 
+-- Where the table leaves rows out: how many it lists, and where all are, in words of the caller's.
+-- The ends of an interval are listed too, but are no rows.
+local function listed_text(found, all)
+    local is_row, n = {}, 0
+    for _, row in ipairs(found.rows) do
+        is_row[row] = true
+    end
+    for _, row in ipairs(found.listed or found.rows) do
+        n = n + (is_row[row] and 1 or 0)
+    end
+    return n < #found.rows and ("%d of %d rows are listed, %s.\n"):format(n, #found.rows, all) or ""
+end
+
 -- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
--- and its answer.
-function M.text(found, unwanted)
-    local parts = { text.table(found.listed or found.rows, found.shown, { mark = found.mark }) }
+-- and its answer. all: says where the rows are that the table leaves out.
+function M.text(found, unwanted, all)
+    local parts = { text.table(found.listed or found.rows, found.shown, { mark = found.mark })
+        .. listed_text(found, all) }
     if found.term and not unwanted then
         parts[#parts + 1] = found.term
     end
@@ -104,7 +118,7 @@ function M.tell(found, calls, args, run, failed, complaint)
             failed = json.array(failed) }, { indent = 2 }))
     elseif args.csv ~= "-" then
         io.write(not args.quiet and M.heading(calls, args) .. "\n" or "", "\n",
-            M.text(found, args.quiet or not args.plot.term))
+            M.text(found, args.quiet or not args.plot.term, "results.csv has all"))
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
