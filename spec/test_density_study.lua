@@ -192,9 +192,12 @@ function TestDensityStudy.test_soft_targets_are_told_as_far_as_they_go()
 end
 
 function TestDensityStudy.test_shapes_have_names()
-    for shape, R in pairs { ["U-shaped"] = { 900, 20, 5, 4, 3, 5, 9, 40 }, falling = { 90, 9, 5, 5,
-        4, 2, 1, 1 }, rising = { 1, 2, 3, 4, 5, 6, 30, 90 }, flat = { 9, 8, 9, 9, 8, 9, 8, 9 } } do
-        lu.assertEquals(figures.shape(R), shape)
+    for _, case in ipairs { { "U-shaped", 900, 20, 5, 4, 3, 5, 9, 40 }, { "U-shaped", 9, 0, 0, 1 },
+        { "falling", 90, 9, 5, 5, 4, 2, 1, 1 }, { "falling", 9, 8, 8, 8, 8, 7, 5, 1 },
+        { "rising", 1, 2, 3, 4, 5, 6, 30, 90 }, { "rising", 1, 8, 9, 9 }, { "flat", 5 },
+        { "flat", 9, 8, 9, 9, 8, 9, 8, 9 }, { "hump-shaped", 0, 1, 5, 9, 9, 5, 1, 0 },
+        { "hump-shaped", 0, 0, 0, 0, 70, 0, 0, 0, 0 } } do
+        lu.assertEquals(figures.shape({ unpack(case, 2) }), case[1])
     end
 end
 
@@ -239,6 +242,7 @@ function TestDensity:test_splits_are_chosen_and_long_streams_are_thinned()
     local _, listed = out:gsub("\nstep %d", "")
     local rows = csv.read(self.place.folder.path .. "/rows.csv")
     lu.assertEquals({ listed, #rows }, { 24, 1 + 2 + 3 + 60 })
+    lu.assertStrContains(out, "\n30 of 66 rows are listed, results.csv has all.\n")
     self.place:fine("density", words .. "--by none")
     lu.assertEquals(#csv.read(self.place.folder.path .. "/rows.csv"), 61)
     self.place:fine("density", words .. "--by class --loss ghmr mu=0.1 --exact")

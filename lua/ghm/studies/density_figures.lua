@@ -172,16 +172,23 @@ local function percent(share)
     return ("%.3g %%"):format(100 * share)
 end
 
--- What the density is shaped like: its ends against the middle half.
+local shapes = { [-1] = { [-1] = "hump-shaped", [0] = "rising", "rising" },
+    [0] = { [-1] = "falling", [0] = "flat", "rising" },
+    { [-1] = "falling", [0] = "falling", "U-shaped" } }
+
+-- What the density is shaped like: each end is higher than the middle half, on average, lower, or
+-- within a factor of 2 of it.
 function M.shape(R)
-    local bins, middle = #R, {}
-    for j = math.floor(bins / 4) + 1, math.ceil(3 * bins / 4) do
-        middle[#middle + 1] = R[j]
+    local bins, sum = #R, 0
+    local first, last = math.floor(bins / 4) + 1, math.ceil(3 * bins / 4)
+    for j = first, last do
+        sum = sum + R[j]
     end
-    table.sort(middle)
-    local typical = middle[math.ceil(#middle / 2)]
-    local left, right = R[1] > 2 * typical, R[bins] > 2 * typical
-    return left and right and "U-shaped" or left and "falling" or right and "rising" or "flat"
+    local middle = sum / (last - first + 1)
+    local function against(count)
+        return count > 2 * middle and 1 or count < middle / 2 and -1 or 0
+    end
+    return shapes[against(R[1])][against(R[bins])]
 end
 
 local function shape_line(found)
@@ -208,8 +215,8 @@ local function drift_line(found)
     if not worst then
         return "One step: nothing can be said of drift."
     end
-    return ("Over %d steps it moves most at %s (Jensen-Shannon distance %.2g, by chance %.2g); "
-        .. "the last step lies %.2g from the one before (by chance %.2g): %s."):format(#found.steps,
+    return ("Over %d steps it moves most at %s (Jensen-Shannon distance %.3g, by chance %.3g); "
+        .. "the last step lies %.3g from the one before (by chance %.3g): %s."):format(#found.steps,
         worst.name, worst.step_distance, worst.chance, last.step_distance, last.chance,
         last.step_distance <= last.chance and "settled" or "still moving")
 end
