@@ -154,8 +154,9 @@ local function flattest_line(parts)
         for _, row in ipairs(part.rows) do
             best = (not best or row.entropy > best.entropy) and row or best
         end
-        words[#words + 1] = ("%s of %s (entropy %.2f; %s %.2f)"):format(best.loss, part.what,
-            best.entropy, part.rows[1].loss, part.rows[1].entropy)
+        local plain = part.rows[1]
+        words[#words + 1] = ("%s of %s (entropy %.2f%s)"):format(best.loss, part.what,
+            best.entropy, best ~= plain and ("; %s %.2f"):format(plain.loss, plain.entropy) or "")
     end
     return "The most even over g: " .. table.concat(words, ", ") .. "."
 end
