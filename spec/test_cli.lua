@@ -82,6 +82,7 @@ function TestCli.test_unknown_words_get_a_suggestion()
     lu.assertEquals(refused { "binz=5" }, "unknown key 'binz': did you mean 'bins'?")
     lu.assertEquals(refused { "--devise", "cpu" },
         "unknown option '--devise': did you mean '--device'?")
+    lu.assertEquals(refused { "--bins=5" }, "unknown option '--bins': did you mean 'bins=SPEC'?")
     lu.assertStrContains(refused { "start=frist" }, "did you mean 'first'?")
     lu.assertStrContains(refused { "--plot", "sgv" }, "did you mean 'svg'?")
     lu.assertStrContains(refused { "--zzzzzzz" }, "-h lists the options")

@@ -226,6 +226,9 @@ function M.parser(spec)
                 end
             end
             local near = #name > 2 and nearest.find(name, known)
+            for _, key in ipairs(spec.keys or {}) do
+                near = name == "--" .. key.name and key.name .. "=SPEC" or near
+            end
             message = ("unknown option '%s': %s"):format(name,
                 near and ("did you mean '%s'?"):format(near) or "-h lists the options")
         end
