@@ -47,7 +47,8 @@ ghm.experiment.main {
         return { rows = rows, columns = study.columns, shown = shown,
             listed = study.listed(rows, best), lines = study.answer(verdict, advice, best),
             figures = ghm.mu_figures.draw(rows, whole, best, d, verdict.value, keys.beta),
-            term = study.edges_table(whole, best), recommendations = { verdict, advice },
+            term = study.edges_table(whole, best),
+            recommendations = #verdict.as_good > 0 and { verdict, advice } or { advice },
             warnings = ghm.bins_study.warnings(x.task, x.calls, best), mark = function(row)
                 return row == best and "▸" or ""
             end }

@@ -83,6 +83,22 @@ function TestMuStudy.test_rows_agree_with_single_samples()
     lu.assertEquals(best.mu, 0.3)
 end
 
+-- Boxes that are ignored, but have no weights to say so.
+function TestMuStudy.test_no_mu_is_recommended_where_most_errors_are_0()
+    local zeros = ghm.array.from({ 0, 0, 0, 0.5 }, "f4", { 1, 4 })
+    local batch = ghm.batch.regression { pred = zeros, target = ghm.array.new("f4", { 1, 4 }) }
+    local calls = ghm.sweep.read(made_up.source_of("regression", { { batch } }), { bins = { 10 },
+        mu = { 0.02 }, knots = study.knots() })
+    for q, said in pairs { [0.5] = "The 0.5-quantile of |d| is 0, so no mu", [0.9] = "mu = 0.6" } do
+        local d, drawn = study.quantiles(calls, q)
+        local verdict = study.recommend(d, drawn, q)
+        local row = { mu = 0.02, bins = 10, d_last = 0.04, last_share = 0.25 }
+        local lines = study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row)
+        lu.assertStrContains(lines[1], said)
+        lu.assertEquals({ #lines, #verdict.as_good }, q == 0.5 and { 1, 0 } or { 2, 2 })
+    end
+end
+
 local TestSweepMu = {}
 _G.TestSweepMu = TestSweepMu
 

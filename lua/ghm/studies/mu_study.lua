@@ -21,7 +21,9 @@ for _, column in ipairs(bins_study.columns) do
     table.insert(M.columns, column == "bins" and 2 or #M.columns + 1, column)
 end
 
--- Where |d| is cut, so that its quantiles and contributions are exact there: 40 to a decade.
+-- Where |d| is cut, so that its quantiles and contributions are exact there: 40 to a decade, from
+-- M.LOWEST on. Errors below that are none.
+M.LOWEST = 1e-6
 function M.knots()
     local list = {}
     for k = -240, 120 do
@@ -174,6 +176,12 @@ function M.recommend(d, list, q)
     verdict.as_good = json.array { tidy(M.mu_at(d, M.MOST)), tidy(M.mu_at(d, M.LEAST)) }
     verdict.reason = ("mu = %g puts the %g-quantile of |d|, %.3g, at g = %g"):format(value, q, d,
         M.TARGET)
+    if d < 1.001 * M.LOWEST then -- the edge is a float
+        verdict.reason = ("the %g-quantile of |d| is 0, so no mu puts it at g = %g: are boxes with "
+            .. "no error, as of ignored ones, among the samples? A weight of 0 leaves them out, "
+            .. "--quantile chooses another"):format(q, M.TARGET)
+        verdict.as_good = json.array {}
+    end
     return verdict
 end
 
@@ -209,6 +217,9 @@ function M.listed(rows, best)
 end
 
 function M.answer(verdict, advice, best)
+    if #verdict.as_good == 0 then
+        return { verdict.reason:sub(1, 1):upper() .. verdict.reason:sub(2) .. "." }
+    end
     return {
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
             verdict.as_good[1], verdict.as_good[2], M.MOST, M.LEAST),
