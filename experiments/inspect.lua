@@ -1,3 +1,4 @@
+#!/usr/bin/env luajit
 -- What is in a dump: every array's type, range, zeros and non-finite elements, and what it is used
 -- as, or why it is not.
 
@@ -19,6 +20,7 @@ cli.main({
     name = "inspect",
     question = "What is in a dump, and is it sound?",
     default_dump = "digits",
+    no_synth = true,
     without = { "--dry-run", "--device", "--threads", "--seed", "--samples", "--nonfinite",
         "--logits", "--pred", "--target", "--labels", "--weight", "--calls", "--out", "--name",
         "--plot", "--csv", "--quiet", "--verbose", "--no-color", "--fail-fast" },

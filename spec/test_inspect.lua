@@ -81,6 +81,23 @@ function TestInspect:test_tells_what_each_array_is_used_as_or_why_it_is_not()
     lu.assertStrContains(shown, "labels (as labels, target goes first), step (no usual name)")
 end
 
+-- What is dumped behind the sigmoid is a common slip, and every script takes it.
+function TestInspect:test_logits_that_look_like_probabilities_get_a_warning()
+    local said = "array 'logits': all of it lies in [0, 1]"
+    for values, warned in pairs { [{ 0, 0.5, 1 }] = true, [{ 0, 0.5, 1.01 }] = false,
+        [{ -0.01, 0.5, 1 }] = false, [{ 1, 1, 1 }] = false } do
+        self.folder:write("b.npz", bytes.zip { { name = "logits.npy", data = bytes.npy {
+            shape = "(1, 3)", data = bytes.pack("float", values) } }, { name = "target.npy",
+            data = bytes.npy { descr = "|u1", shape = "(1, 3)", data = "\0\0\1" } } })
+        local output = self:run "b.npz"
+        lu.assertEquals(output:find(said, 1, true) ~= nil, warned, output)
+    end
+end
+
+function TestInspect:test_help_promises_no_synthetic_dumps()
+    lu.assertNotStrContains(self:run "-h", "synth:")
+end
+
 function TestInspect:test_tells_the_levels_of_a_pyramid_and_what_they_share()
     local why, losses = self:dump { { "P3_logits", "(4, 3)", 12 }, { "P3_labels", "(4,)", 4 },
         { "P10_logits", "(1, 3)", 3 }, { "P10_labels", "(1,)", 1 } }

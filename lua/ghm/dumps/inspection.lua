@@ -122,6 +122,11 @@ function M.inspect(path)
         end
         row.roles, row.unused = uses_of(name, found.losses)
         found.arrays[k] = row
+        if row.roles[1] == "logits" and row.min and row.min >= 0 and row.max <= 1
+            and row.min < row.max then
+            table.insert(found.warnings, ("array '%s': all of it lies in [0, 1], as probabilities "
+                .. "do; logits are what the sigmoid is taken of"):format(name))
+        end
     end
     file:close()
     return found

@@ -149,8 +149,9 @@ local function introduction(spec)
     elseif not spec.no_dump then
         lines[#lines + 1] = "\nDumps:"
         local fallback = spec.default_dump and "; without one, the bundled real dump" or ""
-        entry(lines, "DUMP...", "files, globs or folders (.npy .npz .safetensors .pt .pth), or "
-            .. "synth:NAME[,key=value...]" .. fallback)
+        entry(lines, "DUMP...", "files, globs or folders (.npy .npz .safetensors .pt .pth "
+            .. ".sketch)" .. (spec.no_synth and "" or ", or synth:NAME[,key=value...]")
+            .. fallback)
     end
     if spec.keys and #spec.keys > 0 then
         lines[#lines + 1] = "\nKeys (10, 5,10,20, 5:50:5, lin:0:1:5, log:1e-3:1:7, "
