@@ -129,6 +129,7 @@ function TestCli.test_values_come_from_a_column_of_a_file()
     lu.assertEquals(args.keys.bins, { 5, 7 })
     lu.assertEquals(args.keys.mu, { 0.1, 0.2 })
     lu.assertStrContains(message, "no column 'momentum', only mu, bins")
+    lu.assertStrContains(refused { "bins=@" .. path }, "bins=@" .. path .. ": cannot read ")
 end
 
 -- Runs a script of its own in a process of its own -> stdout, stderr, exit code.

@@ -16,7 +16,7 @@
 --   options = function(parser)    adds the script's own options (lua-argparse); args has them too
 --   without = {"--csv", ...}      common options this script does not take
 --   report = bool             takes --report
---   no_dump = bool                takes no DUMP words
+--   no_dump, no_synth = bool      takes no DUMP words; no synth:NAME among them
 --   words = { "RUN...", "..." }   takes these instead of DUMP words; args.dumps has them
 --   resumes, shards = bool        takes --resume, --shard
 --   default_dump = "digits"       beside the script; what the body falls back on
@@ -56,7 +56,12 @@ end
 
 -- The values under a key's name in a CSV file (or in its only column).
 local function from_file(key, path)
-    local rows, names = csv.read(path)
+    local ok, rows, names = pcall(csv.read, path)
+    if not ok and fault.is(rows) then
+        fault.raise("usage", "%s=@%s: %s", key.name, path, rows.message)
+    elseif not ok then
+        error(rows, 0)
+    end
     local column = #names == 1 and names[1] or nearest.is_one_of(key.name, names) and key.name
     if not column then
         fault.raise("usage", "%s=@%s: the file has no column '%s', only %s", key.name, path,
