@@ -108,6 +108,7 @@ local refused = {
     { "P3_logits", "P3", {}, { "targets or labels of level P3", "--target" } },
     { "P3_logits P3_target", "P3", { pred = "x" }, { "no array 'x' of level P3" } },
     { "P3_logits P3_target", "P3", { weight = "w" }, { "no array 'w'" } },
+    { "bbox_pred bbox_target", "", {}, { "--logits, or take its boxes, --loss ghmr" } },
     -- no levels: what stands before logits is no letters and a number
     { "student_logits teacher_logits target", "", {}, { "no array looks like logits" } },
     { "mylogits logits2x target", "", {}, { "no array looks like logits" } },

@@ -104,8 +104,10 @@ local function call_of(file, task, wanted)
         local boxes, of = task == "regression", level and " of level " .. level or ""
         local missing = not names.pred and (boxes and "predictions" or "logits")
             or (boxes and "targets" or "targets or labels")
-        refuse(file, "no array looks like %s%s; it holds %s: name one with --%s", missing, of,
-            contents(file), not names.pred and (boxes and "pred" or "logits") or "target")
+        local instead = not boxes and M.find(file, "box_pred", nil, level)
+            and M.find(file, "box_target", nil, level) and ", or take its boxes, --loss ghmr" or ""
+        refuse(file, "no array looks like %s%s; it holds %s: name one with --%s%s", missing, of,
+            contents(file), not names.pred and (boxes and "pred" or "logits") or "target", instead)
     end
     return names
 end
