@@ -138,6 +138,11 @@ function TestText.test_table_keeps_to_its_width_and_to_one_line_for_a_row()
     lu.assertNil(shown:find "\27")
 end
 
+function TestText.test_a_table_that_is_too_wide_anyway_cuts_no_short_word()
+    local shown = text.table({ { start = "corrected", n = 123 } }, { "start", "n" }, { width = 8 })
+    lu.assertStrContains(shown, "corrected  123")
+end
+
 function TestText.test_bar_shows_the_smallest_share_and_no_more_than_the_whole()
     lu.assertEquals(text.bar(0, 4), "    ")
     lu.assertEquals(text.bar(1e-9, 4), "▏   ")

@@ -8,6 +8,8 @@ local utf8 = require "ghm.utf8"
 
 local M = {}
 
+local LEAST = 12 -- columns that a table leaves to a word when it is cut
+
 -- ranges drawn two columns wide (East Asian wide forms, emoji) or none (combining marks)
 local wide = { { 0x1100, 0x115F }, { 0x2E80, 0xA4CF }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF },
     { 0xFE30, 0xFE6F }, { 0xFF00, 0xFF60 }, { 0x1F300, 0x1FAFF }, { 0x20000, 0x3FFFD } }
@@ -245,7 +247,7 @@ function M.table(rows, columns, opts)
     end
     local excess = total - (opts.width or 100)
     if excess > 0 and widest then
-        widths[widest] = math.max(8, widths[widest] - excess)
+        widths[widest] = math.min(widths[widest], math.max(LEAST, widths[widest] - excess))
     end
 
     local lines = {}
