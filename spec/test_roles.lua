@@ -163,6 +163,14 @@ function TestRoles.test_a_step_with_a_damaged_level_gives_no_call_at_all()
     lu.assertEquals(ghm.json.decode(got.out).rows[1].calls, 4)
 end
 
+function TestRoles.test_the_first_of_several_levels_is_not_told_as_all()
+    local place = scripts.place()
+    pyramid(place)
+    local out = place:fine("sweep_bins", ". bins=5 --plot none")
+    place:remove()
+    lu.assertStrMatches(out:match "^[^\n]*", "2 calls of P3_logits%[[%d,]+%], %.%.%.  .*")
+end
+
 function TestRoles.test_contradicting_choices_are_refused()
     local place = scripts.place()
     pyramid(place)

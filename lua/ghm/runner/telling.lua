@@ -14,15 +14,16 @@ end
 
 function M.heading(calls, args)
     local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }
-    local soft = 0
+    local soft, others = 0, ""
     for _, call in ipairs(calls) do
         soft = soft + (call.facts.soft > 0 and 1 or 0)
+        others = call.names.pred ~= calls[1].names.pred and ", ..." or others
         for key in pairs(totals) do
             totals[key] = totals[key] + call.facts[key]
         end
     end
     local lines = { ("%d call%s of %s  %s samples, %s valid, %s positive  on %s"):format(#calls,
-        #calls == 1 and "" or "s", shape_text(calls[1]), text.number(totals.samples),
+        #calls == 1 and "" or "s", shape_text(calls[1]) .. others, text.number(totals.samples),
         text.number(totals.valid), text.number(totals.positive), device.name()) }
     if totals.nonfinite > 0 then
         lines[#lines + 1] = ("%d samples are not finite and are ignored (--nonfinite ignore)")
