@@ -236,6 +236,16 @@ function TestDensity:test_classes_are_known_to_a_resumed_run()
     lu.assertEquals(#json.decode(self.place:fine("density", words .. "--json -q")).rows, 9)
 end
 
+function TestDensity:test_a_sketch_file_is_told_to_say_nothing_of_classes()
+    local said = "\nA sketch file says nothing of classes"
+    self.place:fine("sketch", "synth:drift,rows=20,cols=3,steps=2 bins=5 -o a.sketch")
+    for words, told in pairs { ["a.sketch"] = true, ["a.sketch --by group"] = false,
+        ["synth:drift,rows=20,cols=3,steps=2"] = false } do
+        local out = self.place:fine("density", words .. " bins=5 --plot none")
+        lu.assertEquals(out:find(said, 1, true) ~= nil, told, words)
+    end
+end
+
 function TestDensity:test_splits_are_chosen_and_long_streams_are_thinned()
     local words = "synth:drift,rows=20,cols=3,steps=60 bins=5 --plot none --csv rows.csv "
     local out = self.place:fine("density", words)

@@ -250,10 +250,12 @@ local function parts_line(found)
     return line ~= "" and line:sub(1, 1):upper() .. line:sub(2) .. "." or nil
 end
 
--- Three sentences: shape, drift, parts.
+-- Three sentences: shape, drift, parts; and what of it is not known.
 function M.answer(found)
     local lines = { shape_line(found), drift_line(found) }
     lines[#lines + 1] = parts_line(found)
+    lines[#lines + 1] = found.classes_unknown
+        and "A sketch file says nothing of classes: for these, the dump itself." or nil
     return lines
 end
 

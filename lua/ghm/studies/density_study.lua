@@ -241,7 +241,8 @@ end
 
 -- Everything: { all, groups, levels, classes, steps (lists of parts), rows (M.columns), part_of
 -- (row -> part), listed (rows for a person), whole (a sketch of all, nil for soft targets),
--- calibration (regions) }. totals: of M.collect.
+-- classes_unknown (true where they were asked of a saved sketch), calibration (regions) }. totals:
+-- of M.collect.
 function M.of(x, totals)
     local hard, first, calls_of = true, {}, {}
     for _, call in ipairs(x.calls) do
@@ -260,6 +261,8 @@ function M.of(x, totals)
     found.levels = x.args.by.level and #x.calls > #found.steps and parts_by(x, "level",
         function(call) return call.level or ("call %d"):format(first[call]) end, hard) or {}
     found.classes = class_parts(x, totals)
+    found.classes_unknown = hard and x.args.by.class and totals.calls < #x.calls
+        and x.calls[1].step.saved
     found.rows, found.part_of = {}, {}
     for _, list in ipairs { { found.all }, found.groups, found.levels, found.classes,
         #found.steps > 1 and found.steps or {} } do
