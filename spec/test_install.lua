@@ -72,6 +72,7 @@ end
 
 local refusals = {
     { "ghm swep bins", "error: nothing is called 'swep bins': did you mean 'sweep bins'?" },
+    { "ghm sweep", "error: nothing is called 'sweep': did you mean 'sweep bins'?" },
     { "ghm evalute x", "error: nothing is called 'evalute': did you mean 'evaluate'?" },
     { "ghm sweep bins binz=3", "error: unknown key 'binz': did you mean 'bins'?" },
 }

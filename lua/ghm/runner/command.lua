@@ -100,7 +100,7 @@ local function main(words)
     elseif first == "version" or first == "--version" then
         print(("ghm %s (%s)"):format(clib.version, clib.build))
     else
-        local both = first .. " " .. (words[2] or "")
+        local both = words[2] and first .. " " .. words[2] or first
         local asked = nearest.find(both, names) and both or first
         fault.raise("usage", "nothing is called '%s'%s", asked, nearest.hint(asked, names))
     end
