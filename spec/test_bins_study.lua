@@ -122,6 +122,18 @@ function TestBinsStudy.test_among_equal_bins_the_first_is_recommended()
     lu.assertIs(study.recommend(rows), rows[1])
 end
 
+function TestBinsStudy.test_the_momentum_of_the_recommended_bins_is_told_where_there_are_several()
+    local rows = { { bins = 5, momentum = 0, beta_error = 0.9, beta_noise = 0 },
+        { bins = 5, momentum = 0.9, beta_error = 0.7, beta_noise = 0 },
+        { bins = 40, momentum = 0.9, beta_error = 0.5, beta_noise = 0 } }
+    local function reason()
+        return select(2, study.recommend(rows)).reason
+    end
+    lu.assertStrContains(reason(), "bins = 40, momentum = 0.9: beta is off")
+    table.remove(rows, 1)
+    lu.assertStrContains(reason(), "bins = 40: beta is off")
+end
+
 -- The study's numbers for one call, sample by sample.
 local function slow_study(list, bins, mu, call)
     local exact = oracle.exact_density(list, 1 / bins)

@@ -132,8 +132,12 @@ function M.recommend(rows, resamplings)
             or ("coarsest choice within %.0f %% of the least error, %.0f %%%s"):format(
             100 * (M.AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
     end
-    local verdict = bootstrap.verdict(best.bins, chosen)
-    verdict.key, verdict.reason = "bins", ("bins = %d: %s."):format(best.bins, what)
+    local verdict, momentum = bootstrap.verdict(best.bins, chosen), ""
+    for _, row in ipairs(rows) do -- the choice is of one of several
+        momentum = row.momentum ~= best.momentum and (", momentum = %g"):format(best.momentum)
+            or momentum
+    end
+    verdict.key, verdict.reason = "bins", ("bins = %d%s: %s."):format(best.bins, momentum, what)
     return best, verdict
 end
 
