@@ -60,6 +60,7 @@ local refusals = {
     { "-o /proc/nothing", 1, "cannot make folder '/proc/nothing'" },
     { "-o inTheWay", 1, "cannot make folder 'inTheWay': File exists" },
     { "nosuch.npz", 3, "nosuch.npz: no such file" },
+    { "''", 3, "error: '': no such file, expected a dump file" },
     { "'no*.npz'", 3, "no*.npz: no such file, expected a dump file, a folder of them or a glob" },
     { "emptyFolder", 3, "emptyFolder: the folder holds no dump" },
     { "synth:detektor", 2, "no preset 'detektor', expected detector" },

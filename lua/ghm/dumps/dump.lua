@@ -93,8 +93,8 @@ local function matches(word)
     end
     local paths, reason = expand(word)
     if not paths or #paths == 0 then
-        fault.raise("dump", "%s: %s, expected a dump file, a folder of them or a glob", word,
-            reason or "no such file")
+        fault.raise("dump", "%s: %s, expected a dump file, a folder of them or a glob",
+            word == "" and "''" or word, reason or "no such file")
     end
     return paths
 end
