@@ -15,8 +15,8 @@ local SHA256 = "echo $$; "
     .. "command -v openssl >/dev/null && exec openssl dgst -sha256 -r 2>/dev/null <%s; "
     .. "exec sha256sum 2>/dev/null <%s"
 
--- Begins to hash a file, beside what the caller does -> wait, give_up. wait() returns the SHA-256, or
--- nil where the file or the program is missing, or where a signal ended the wait.
+-- Begins to hash a file, beside what the caller does -> wait, give_up. wait() returns the SHA-256,
+-- or nil where the file or the program is missing, or where a signal ended the wait.
 function M.start_sha256(path)
     local file = posix.quote(path)
     local pipe = assert(io.popen(SHA256:format(file, file), "r"))
