@@ -64,6 +64,71 @@ static int sort_by_key(exact_work *work, int64_t samples)
     return GHM_OK;
 }
 
+static uint32_t key_at(const uint64_t *order, int64_t rank)
+{
+    return (uint32_t)(order[rank] >> 32);
+}
+
+static int rising(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Ranks [begin, end) of one key, by residual. It rounds to that key, so it is less than 2^30 doubles
+ * away: how far stands in for the key while the run is sorted. */
+static void sort_tie(const exact_work *work, int64_t begin, int64_t end)
+{
+    uint32_t key = key_at(work->order, begin);
+    double rounded = ghm_float(key & 0x7fffffffu);
+    uint64_t first, bits, before = 0;
+    bool sorted = true;
+    memcpy(&first, &rounded, sizeof first);
+    first -= first < 1u << 30 ? first : 1u << 30;
+    for (int64_t i = begin; i < end; i++) {
+        uint64_t position = work->order[i] & 0xffffffffu;
+        memcpy(&bits, &work->residual[position], sizeof bits);
+        work->order[i] = (bits - first) << 32 | position;
+        sorted = sorted && work->order[i] >= before;
+        before = work->order[i];
+    }
+    if (!sorted) {
+        qsort(work->order + begin, (size_t)(end - begin), sizeof *work->order, rising);
+    }
+    for (int64_t i = begin; i < end; i++) {
+        work->order[i] = (uint64_t)key << 32 | (work->order[i] & 0xffffffffu);
+    }
+}
+
+/* The first rank from this one on whose key the rank before it does not share. */
+static int64_t new_key(const exact_work *work, int64_t rank)
+{
+    while (rank > 0 && rank < work->n &&
+           key_at(work->order, rank) == key_at(work->order, rank - 1)) {
+        rank++;
+    }
+    return rank;
+}
+
+/* Boxes of one key still differ by what float32 rounds away of pred - target, and so does their g: a
+ * window that looked for its ends among ranks out of order would miss samples, even its own. */
+static void sort_ties(const exact_work *work)
+{
+#pragma omp parallel num_threads(work->threads)
+    {
+        int64_t parts = omp_get_num_threads(), part = omp_get_thread_num();
+        int64_t begin = new_key(work, work->n * part / parts);
+        int64_t end = new_key(work, work->n * (part + 1) / parts);
+#pragma omp barrier /* sorting disturbs the keys by which others find where they begin */
+        for (int64_t next; begin < end; begin = next) {
+            next = new_key(work, begin + 1);
+            if (next - begin > 1) {
+                sort_tie(work, begin, next);
+            }
+        }
+    }
+}
+
 /* Keys of hard targets into order. Not 0 where a sample is not finite or its target not hard. */
 GHM_CLONES
 static uint32_t order_classes(const float *restrict x, const float *restrict t,
@@ -290,6 +355,9 @@ int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double
     int status = ghm_judge(batch, &facts, 0);
     status = status ? status : sort_by_key(&work, samples);
     if (status == GHM_OK) {
+        if (boxes) {
+            sort_ties(&work);
+        }
         work.loss = (double *)work.spare;
         evaluate(batch->task, mu, &work);
         status = slide_all(eps, &work, density, loss);
@@ -305,10 +373,7 @@ int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, dou
         return ghm_fail(GHM_E_ARGUMENT, "the device or the place for the loss is NULL");
     }
     GHM_TRY(ghm_check_batch(batch));
-    GHM_TRY(ghm_check_bins(batch->task, 1, mu));
-    if (!(eps > 0 && eps <= 1)) {
-        return ghm_fail(GHM_E_ARGUMENT, "eps is %g, expected a window above 0 and at most 1", eps);
-    }
+    GHM_TRY(ghm_check_window(batch->task, mu, eps));
     if (batch->target_form == GHM_SOFT) {
         return ghm_fail(GHM_E_SOFT, "the exact density is defined for hard targets");
     }

@@ -342,8 +342,9 @@ int ghm_softmax_gradient(ghm_device *device, const ghm_batch *batch, const float
 
 /* density[rows*cols] (NULL allowed) of the paper's equation 5 by sorting, NaN for ignored samples;
  * *loss = sum of l / GD over valid samples = the exact-density GHM loss. Hard targets; mu for
- * regression; eps in (0, 1]. At most 2^32 - 1 samples. On a CPU the device keeps the memory of the
- * sort, 24 bytes a sample or 32 for boxes, where that is at most 256 MB. */
+ * regression; eps in [1e-12, 1]: a density is off by up to 1e-15 / eps, relative, as the window's ends
+ * are rounded. At most 2^32 - 1 samples. On a CPU the device keeps the memory of the sort, 24 bytes a
+ * sample or 32 for boxes, where that is at most 256 MB. */
 int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, double eps,
                       double *density, double *loss);
 

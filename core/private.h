@@ -101,6 +101,8 @@ static inline int64_t ghm_interval_of(const ghm_edges *edges, uint32_t bits, ghm
 
 /* Checks bins and, for regression, mu. */
 int ghm_check_bins(int task, int64_t bins, double mu);
+/* Checks the window of an exact density, and mu. */
+int ghm_check_window(int task, double mu, double eps);
 
 static inline uint32_t ghm_slot_count(const ghm_edges *edges)
 {

@@ -47,10 +47,11 @@ static double density_at(const ghm_line *lines, int64_t n, int task, double mu, 
     return count / (fmin(to, 1) - fmax(from, 0));
 }
 
-static int check_window(int task, double mu, double eps)
+int ghm_check_window(int task, double mu, double eps)
 {
-    if (!(eps > 0 && eps <= 1)) {
-        return ghm_fail(GHM_E_ARGUMENT, "eps is %g, expected a window above 0 and at most 1", eps);
+    /* A double near 1 is good to 1e-16: a window not much wider need not hold its own middle. */
+    if (!(eps >= 1e-12 && eps <= 1)) {
+        return ghm_fail(GHM_E_ARGUMENT, "eps is %g, expected a window of 1e-12 to 1", eps);
     }
     return ghm_check_bins(task, 1, mu);
 }
@@ -60,7 +61,7 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
 {
     const ghm_line *lines;
     GHM_TRY(ghm_ask_hard(sketch, out, true, &lines));
-    GHM_TRY(check_window(sketch->edges->task, mu, eps));
+    GHM_TRY(ghm_check_window(sketch->edges->task, mu, eps));
     if (!g && n > 0) {
         return ghm_fail(GHM_E_ARGUMENT, "g is NULL");
     }
@@ -90,7 +91,7 @@ int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, 
     const ghm_line *lines;
     GHM_TRY(ghm_ask_hard(sketch, out, true, &lines));
     int task = sketch->edges->task;
-    GHM_TRY(check_window(task, mu, eps));
+    GHM_TRY(ghm_check_window(task, mu, eps));
     GHM_TRY(ghm_check_function(task, function, a, b));
     if (power != 1 && power != 2) {
         return ghm_fail(GHM_E_ARGUMENT, "power is %d, expected 1 or 2", power);
@@ -132,7 +133,7 @@ int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double e
 {
     const ghm_line *lines;
     GHM_TRY(ghm_ask_hard(sketch, out, true, &lines));
-    GHM_TRY(check_window(sketch->edges->task, mu, eps));
+    GHM_TRY(ghm_check_window(sketch->edges->task, mu, eps));
     if (!beta || !density) {
         return ghm_fail(GHM_E_ARGUMENT, "%s is NULL", beta ? "density" : "beta");
     }

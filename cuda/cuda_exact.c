@@ -33,9 +33,9 @@ static void *carve(char **at, size_t n, size_t size)
 
 static int reserve(cuda_state *cuda, size_t n, bool boxes, job_exact *job, exact_memory *memory)
 {
-    CUDA_TRY(cuda, "sorting",
-             job_exact_sort(NULL, &memory->temporary_bytes, NULL, NULL, NULL, NULL, (int64_t)n,
-                            cuda->work));
+    CUDA_TRY(
+        cuda, "sorting",
+        job_exact_sort(NULL, &memory->temporary_bytes, job, NULL, NULL, (int64_t)n, cuda->work));
     size_t bytes = n * (4 * sizeof(uint32_t) + (boxes ? 4 : 3) * sizeof(double)) +
                    memory->temporary_bytes + 16 * 256 + JOB_SUM_BLOCKS * sizeof(double);
     GHM_TRY(cuda_reserve(cuda, &cuda->ranks, bytes, false));
@@ -87,7 +87,7 @@ static int exact(cuda_state *cuda, const ghm_batch *batch, double mu, double eps
 {
     parts_walk walk;
     exact_memory memory = {0};
-    job_exact job = {.totals = cuda->totals, .mu = mu, .eps = eps};
+    job_exact job = {.part.task = batch->task, .totals = cuda->totals, .mu = mu, .eps = eps};
     ghm_facts facts = {.samples = batch->rows * batch->cols};
     GHM_TRY(cuda_begin(cuda));
     GHM_TRY(parts_of_batch(cuda, batch, &walk));
@@ -100,8 +100,8 @@ static int exact(cuda_state *cuda, const ghm_batch *batch, double mu, double eps
     walk.context = &job;
     GHM_TRY(parts_run(cuda, &walk));
     CUDA_TRY(cuda, "sorting",
-             job_exact_sort(memory.temporary, &memory.temporary_bytes, job.keys, memory.sorted_keys,
-                            job.order, memory.sorted_order, walk.samples, cuda->work));
+             job_exact_sort(memory.temporary, &memory.temporary_bytes, &job, memory.sorted_keys,
+                            memory.sorted_order, walk.samples, cuda->work));
     GHM_TRY(cuda_end(cuda));
     cuda_facts(cuda, &facts);
     GHM_TRY(ghm_judge(batch, &facts, 0));

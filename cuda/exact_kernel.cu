@@ -2,6 +2,8 @@
  * exact_kernel.cu - the exact density: keys, a radix sort (CUB), norms by rank, windows.
  *
  * Ignored samples get the largest key, which no finite sample has, and so stand behind all others.
+ * Boxes are sorted by |pred - target| in double: float32 keys would leave those that round to the same
+ * one in any order, and windows are looked for among ranks in the order of g.
  */
 #include "facts.cuh"
 
@@ -18,13 +20,12 @@ static __device__ __forceinline__ void gather_sample(const job_exact &job, uint3
     uint32_t position = static_cast<uint32_t>(job.part.begin) + i, bits = NOWHERE;
     if (inspect(job.part, i, x, t, w, seen)) {
         float key = t == 1 ? -x : x;
-        if (job.part.task == GHM_REGRESSION) {
-            double d = fabs(static_cast<double>(x) - static_cast<double>(t));
-            job.residual[position] = d;
-            key = static_cast<float>(d);
-        }
         bits = ghm_bits(key);
         bits = bits >> 31 ? ~bits : bits | SIGN;
+    }
+    if (job.part.task == GHM_REGRESSION) {
+        double d = fabs(static_cast<double>(x) - static_cast<double>(t));
+        job.residual[position] = bits == NOWHERE ? INFINITY : d;
     }
     job.keys[position] = bits;
     job.order[position] = position;
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(JOB_THREADS, 4) ghm_exact_norms(const job_exac
                 job.density[job.order[i]] = NAN;
             }
         } else if (job.part.task == GHM_REGRESSION) {
-            double d = job.residual[job.order[i]];
+            double d = job.g[i];
             job.g[i] = ghm_asl1_norm(d, job.mu);
             job.loss[i] = ghm_asl1(d, job.mu);
         } else {
@@ -120,12 +121,17 @@ cudaError_t job_exact_gather(const job_exact *job, uint32_t blocks, cudaStream_t
     return start(ghm_exact_gather, *job, blocks, JOB_THREADS, 0, stream);
 }
 
-cudaError_t job_exact_sort(void *temporary, size_t *bytes, const uint32_t *keys,
-                           uint32_t *sorted_keys, const uint32_t *order, uint32_t *sorted_order,
-                           int64_t n, cudaStream_t stream)
+cudaError_t job_exact_sort(void *temporary, size_t *bytes, const job_exact *job,
+                           uint32_t *sorted_keys, uint32_t *sorted_order, int64_t n,
+                           cudaStream_t stream)
 {
-    return cub::DeviceRadixSort::SortPairs(temporary, *bytes, keys, sorted_keys, order,
-                                           sorted_order, n, 0, 32, stream);
+    const uint32_t *order = job->order, *keys = job->keys;
+    const double *residual = job->residual;
+    return job->part.task == GHM_REGRESSION
+             ? cub::DeviceRadixSort::SortPairs(temporary, *bytes, residual, job->g, order,
+                                               sorted_order, n, 0, 64, stream)
+             : cub::DeviceRadixSort::SortPairs(temporary, *bytes, keys, sorted_keys, order,
+                                               sorted_order, n, 0, 32, stream);
 }
 
 cudaError_t job_exact_windows(const job_exact *job, uint32_t blocks, cudaStream_t stream)

@@ -93,7 +93,7 @@ typedef struct job_exact {
     job_part part;
     job_totals *totals;
     uint32_t *keys, *order; /* gather: by position; later: by rank */
-    double *residual;       /* boxes: by position */
+    double *residual;       /* boxes: by position; infinite where ignored */
     double *g, *loss;       /* by rank */
     double *density;        /* by position; NULL: not wanted */
     double *sums;           /* [job_exact_sums(n)] */
@@ -130,10 +130,11 @@ cudaError_t job_soft_start(const job_soft *job, cudaStream_t stream);
 cudaError_t job_slope_start(const job_slope *job, uint32_t blocks, cudaStream_t stream);
 cudaError_t job_synth_start(const job_synth *job, uint32_t blocks, cudaStream_t stream);
 cudaError_t job_exact_gather(const job_exact *job, uint32_t blocks, cudaStream_t stream);
-/* Sorts n pairs of key and position. temporary NULL: sets *bytes to what it needs, no more. */
-cudaError_t job_exact_sort(void *temporary, size_t *bytes, const uint32_t *keys,
-                           uint32_t *sorted_keys, const uint32_t *order, uint32_t *sorted_order,
-                           int64_t n, cudaStream_t stream);
+/* Sorts n positions by key, or those of boxes by residual, which job->g then holds by rank. temporary
+ * NULL: sets *bytes to what it needs, no more. */
+cudaError_t job_exact_sort(void *temporary, size_t *bytes, const job_exact *job,
+                           uint32_t *sorted_keys, uint32_t *sorted_order, int64_t n,
+                           cudaStream_t stream);
 cudaError_t job_exact_windows(const job_exact *job, uint32_t blocks, cudaStream_t stream);
 
 #ifdef __cplusplus

@@ -61,6 +61,12 @@ function M.boxes(shape, spread)
     end)
 end
 
+-- Up to 256 boxes whose errors are 1 or 1/2 in float32, and no two alike.
+function M.tied_boxes(n)
+    return M.fill(n, function(i) return i % 5 == 0 and 0.5 or 1 end),
+        M.fill(n, function(i) return i * 37 % 256 * 2 ^ -33 end)
+end
+
 function M.class_batch(logits, target, weight)
     return batch.classification { logits = logits, target = target, weight = weight }
 end

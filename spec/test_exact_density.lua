@@ -22,14 +22,17 @@ local function exact_density(one, mu, eps)
     return density, loss[0]
 end
 
+-- A density is a count, which is exact, over the length of the window, at least eps / 2. The length's
+-- ends are rounded, and so is g where the window is cut at 1: by 2^-51 at most, here and there.
 local function check(one, expected, mu, eps)
     local density, loss = exact_density(one, mu, eps)
     local wanted, wanted_loss = oracle.exact_density(expected, eps)
-    close(loss, wanted_loss, { rel = 1e-10 }, "loss of %d samples", #expected)
+    local rel = 1e-12 + 2 * 2 ^ -51 / (eps / 2)
+    close(loss, wanted_loss, { rel = 1e-10 + rel }, "loss of %d samples", #expected)
     for i = 1, #expected do
         local got = density.ptr[i - 1]
         if wanted[i] then
-            close(got, wanted[i], { rel = 1e-12 }, "density of sample %d, eps %g", i, eps)
+            close(got, wanted[i], { rel = rel }, "density of sample %d, eps %g", i, eps)
         else
             lu.assertTrue(got ~= got, "an ignored sample has a density")
         end
@@ -45,6 +48,15 @@ function TestExactDensity.test_agrees_with_every_pair_at_every_size()
             check(samples.box_batch(pred, target, weight),
                 oracle.boxes(pred, target, weight, 0.02), 0.02, eps)
         end
+    end
+end
+
+-- No window ends within its rounding error of a sample.
+function TestExactDensity.test_boxes_whose_differences_round_to_one_float32()
+    local pred, target = samples.tied_boxes(256)
+    local one = samples.box_batch(pred, target)
+    for _, eps in ipairs { 0.1, 1e-6, 1e-8, 1e-9 } do
+        check(one, oracle.boxes(pred, target, nil, 0.5), 0.5, eps)
     end
 end
 
@@ -80,7 +92,7 @@ end
 
 function TestExactDensity.test_refuses_bad_windows_soft_targets_and_nonfinite_samples()
     local one = samples.class_batch({ 1, 2 }, { 0, 1 })
-    for _, eps in ipairs { 0, -0.1, 1.5, 0 / 0 } do
+    for _, eps in ipairs { 0, -0.1, 1.5, 0 / 0, 1e-17 } do
         samples.refused("usage", { "eps is" }, exact_density, one, nil, eps)
     end
     samples.refused("dump", { "1 targets are not 0 or 1", "row 1" }, exact_density,
@@ -162,6 +174,12 @@ function TestExactDensity.test_the_estimate_is_exact_where_no_cell_is_cut()
     end
 end
 
+-- Where a window's end cuts a cell of k samples, interpolation misses up to k, but sqrt(k)/2 as its
+-- standard deviation, and nothing on average. Over 200 seeds the losses and sums below were off by 0
+-- with a standard deviation of at most 2.4e-5 (eps 0.1) and 6.5e-5 (1/30), to the power of 2 by 6e-5
+-- and 1.6e-4, as normal numbers are: these limits are six of those.
+local limits_of_sums = { [0.1] = { 1.5e-4, 4e-4 }, [1 / 30] = { 4e-4, 1e-3 } }
+
 -- Sums of single samples, each weighed by N / GD; the losses, over N, are the exact-density loss.
 local function check_exact_sums(s, one, expected, mu, eps, names)
     local density, loss = exact_density(one, mu, eps)
@@ -169,8 +187,8 @@ local function check_exact_sums(s, one, expected, mu, eps, names)
     local function total(...)
         return samples.total(samples.list(s:exact_sums(...), intervals))
     end
-    close(total(names.loss, mu, 0, "both", { mu = mu, eps = eps }) / N, loss, { rel = 1e-4 },
-        "the loss, eps %g", eps)
+    close(total(names.loss, mu, 0, "both", { mu = mu, eps = eps }) / N, loss,
+        { rel = limits_of_sums[eps][1] }, "the loss, eps %g", eps)
     for power = 1, 2 do
         local wanted = { both = 0, positives = 0, negatives = 0 }
         for i, sample in ipairs(expected) do
@@ -182,7 +200,7 @@ local function check_exact_sums(s, one, expected, mu, eps, names)
         end
         for group, sum in pairs(wanted) do
             close(total(power == 1 and "norm" or "norm_squared", mu, 0, group,
-                { mu = mu, eps = eps, power = power }), sum, { rel = 1e-3 },
+                { mu = mu, eps = eps, power = power }), sum, { rel = limits_of_sums[eps][power] },
                 "sum of %s to the power of %d, eps %g", group, power, eps)
         end
     end
