@@ -321,7 +321,8 @@ int ghm_gradient(ghm_device *device, const ghm_batch *batch, int32_t function, d
 /* -- softmax: rows of exclusive classes ---------------------------------------------------------- */
 
 /* m_c = x_c - ln sum over k != c of e^x_k, so that p_c = sigmoid(m_c): in margins[rows, cols] for
- * every class and in true_margins[rows] for the row's own (either may be NULL), rounded to float32.
+ * every class and in true_margins[rows] for the row's own (either may be NULL), rounded to float32:
+ * a cross-entropy is off by up to |m| 2^-24 of itself.
  * A row's own margin with target 1 has g = 1 - p_true and BCE = cross-entropy; the margins with the
  * row's targets have g_c = |p_c - y_c|. valid[rows] is 1 where the row's weight is above 0 and its
  * label not negative; else 0, and the margins are 0. A valid row with a logit or weight that is not
