@@ -32,6 +32,8 @@ CLASS_NAMES = {"pred": "logits", "target": "target", "labels": "labels", "weight
 BOX_NAMES = {"pred": "bbox_pred", "target": "bbox_target", "weight": "bbox_weights"}
 PREDICTIONS = {"logits", "cls_logits", "cls_score", "pred_logits", "pred", "bbox_pred", "box_pred"}
 
+WIDER = (torch.float32, torch.float64, torch.bfloat16)  # than float16; numpy has no bfloat16
+
 # What losses call their parameters, in their order.
 PARAMETERS = (("pred", "input", "cls_score"), ("target", "label"), ("weight", "label_weight"))
 
@@ -42,7 +44,7 @@ class LogitDump:
 
     folder    made if need be; one that holds steps already is refused unless append is given
     every     record each step whose number is a multiple of this
-    start     number of the first step
+    start     number of the first step; by default 0, or with append the one after the last
     half      store predictions as float16, unless that makes one infinite
     levels    names of the calls of a loss within a step: letters, then a number
     format    "npz", or "safetensors" if that is installed
@@ -51,7 +53,7 @@ class LogitDump:
               and close() tells how many were, or with wait=True training waits
     """
 
-    def __init__(self, folder, every=1, start=0, half=False, levels=None, format="npz",
+    def __init__(self, folder, every=1, start=None, half=False, levels=None, format="npz",
                  compress=False, room=8, wait=False, append=False):
         for level in levels or ():
             if not re.fullmatch("[A-Za-z]*[0-9]+", level):
@@ -64,9 +66,12 @@ class LogitDump:
             import safetensors.torch
             self.save_safetensors = safetensors.torch.save_file
         os.makedirs(folder, exist_ok=True)
-        if not append and any(name.startswith("step_") for name in os.listdir(folder)):
+        there = [int(name[5:].split(".")[0]) for name in os.listdir(folder)
+                 if re.match("step_[0-9]+[.]", name)]
+        if there and not append:
             raise FileExistsError(f"{folder} holds the steps of another run; append=True adds to it")
-        self.folder, self.every, self.number = folder, every, start
+        self.folder, self.every, self.process = folder, every, os.getpid()
+        self.number = start if start is not None else max(there, default=-1) + 1
         self.half, self.levels, self.format, self.compress = half, levels, format, compress
         self.wait, self.left_out, self.error, self.told = wait, [], None, False
         self.arrays, self.calls, self.handles, self.devices = {}, [], [], set()
@@ -78,18 +83,22 @@ class LogitDump:
     @property
     def active(self):
         """Whether this step is recorded."""
-        return self.number % self.every == 0 and self.thread is not None and self.error is None
+        return (self.number % self.every == 0 and self.thread is not None and self.error is None
+                and self._has_writer())
 
     def record(self, level=None, **tensors):
-        """Adds tensors to this step, under their names; level goes before them."""
+        """Adds tensors to this step, under their names; level goes before them.  None is none."""
         if self.active:
             for name, tensor in tensors.items():
-                self._add(level, name, self._copy(torch.as_tensor(tensor)))
+                if tensor is not None:
+                    self._add(level, name, self._copy(torch.as_tensor(tensor)))
 
     def watch(self, loss, boxes=False):
         """Records each call of a loss module; returns the module, which stays as it is."""
         calls = []
         self.calls.append(calls)
+        if getattr(loss, "pos_weight", None) is not None:
+            warnings.warn("pos_weight is not recorded: no loss of ghm has one")
 
         def before(module, args, kwargs):
             if self.active and torch.is_grad_enabled():
@@ -111,7 +120,7 @@ class LogitDump:
             calls.clear()
         number, self.number = self.number, self.number + 1
         arrays, self.arrays = self.arrays, {}
-        if arrays:
+        if arrays and self._has_writer():
             copied = [torch.cuda.current_stream(d).record_event() for d in self.devices]
             try:
                 self.queue.put((number, arrays, copied), block=self.wait)
@@ -121,7 +130,7 @@ class LogitDump:
     def close(self):
         """Waits until all is written.  Raises what went wrong with it; warns of steps left out."""
         thread, self.thread = self.thread, None
-        if thread is None:
+        if thread is None or not self._has_writer():
             return
         atexit.unregister(self.close)
         for handle in self.handles:
@@ -140,6 +149,10 @@ class LogitDump:
 
     def __exit__(self, *failure):
         self.close()
+
+    def _has_writer(self):
+        """Not in a process that was forked, as a loader's workers are: threads stay behind."""
+        return os.getpid() == self.process
 
     def _levels(self, n):
         if self.levels and n not in (0, len(self.levels)):
@@ -192,7 +205,7 @@ class LogitDump:
                 os.remove(part)
 
     def _narrow(self, name, tensor):
-        if self.half and name in PREDICTIONS and tensor.dtype in (torch.float32, torch.float64):
+        if self.half and name in PREDICTIONS and tensor.dtype in WIDER:
             half = tensor.half()
             return half if torch.equal(half.isinf(), tensor.isinf()) else tensor
         return tensor

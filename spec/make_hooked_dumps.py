@@ -86,7 +86,7 @@ def narrow():
         dump.record(logits=torch.tensor([[1e5, float("inf")]]), target=torch.zeros(1, 2))
         dump.step()
         dump.record(logits=torch.ones(1, 2, dtype=torch.bfloat16), target=torch.zeros(1, 2).numpy(),
-                    level="P3")
+                    label_weights=None, level="P3")
         dump.step()
 
 
@@ -148,11 +148,41 @@ def broken():
     said["broken_files"] = os.listdir(folder("broken"))
 
 
+def forked():
+    """A worker forked while the writer is busy and nothing more fits has no part in the dump."""
+    dump = LogitDump(folder("forked"), room=1, wait=True)
+    held, gate, write = threading.Event(), threading.Event(), dump._write
+    dump._write = lambda *step: held.set() or gate.wait() and write(*step)
+    record_one(dump)
+    held.wait()
+    record_one(dump)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python warns of forks beside threads
+        worker = os.fork()
+    if worker == 0:
+        record_one(dump)
+        dump.close()
+        os._exit(7)
+    ended, until = (0, 0), time.monotonic() + 20
+    while ended[0] == 0 and time.monotonic() < until:
+        ended = os.waitpid(worker, os.WNOHANG)
+        time.sleep(0.01)
+    if ended[0] == 0:
+        os.kill(worker, 9)
+        os.waitpid(worker, 0)
+    gate.set()
+    dump.close()
+    said["forked"] = os.waitstatus_to_exitcode(ended[1]) if ended[0] else "it hangs"
+
+
 def misused():
     with LogitDump(folder("once")) as dump:
         record_one(dump)
     said["again"] = caught(lambda: LogitDump(folder("once")))
-    said["append"] = caught(lambda: LogitDump(folder("once"), append=True).close())
+    with LogitDump(folder("once"), append=True) as dump:
+        record_one(dump)
+    said["pos_weight"] = caught(
+        lambda: dump.watch(nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3.0]))))
     said["level"] = caught(lambda: LogitDump(folder("x"), levels=["stem"]))
     dump = LogitDump(folder("y"), levels=["P3", "P4"])
     loss = dump.watch(HeadLoss())
@@ -168,6 +198,7 @@ narrow()
 weighted()
 full()
 broken()
+forked()
 misused()
 try:
     pyramid("safetensors", format="safetensors")

@@ -270,4 +270,29 @@ function TestBlocks:test_a_dump_that_is_cut_short_while_it_is_read_is_refused()
     end
 end
 
+-- Cuts the file short before the CRC of a stored member is computed.
+local unchecked = [[
+    local ffi, dump = require "ffi", require "ghm.dumps.dump"
+    local inflate = require "ghm.dumps.inflate"
+    ffi.cdef "int truncate(const char *path, int64_t length);"
+    local crc32 = inflate.crc32
+    function inflate.crc32(...)
+        ffi.C.truncate(arg[1], 4096)
+        return crc32(...)
+    end
+    print(pcall(function()
+        return dump.open(arg[1], { check_crc = true }):get "logits"
+    end))
+]]
+
+function TestBlocks:test_a_dump_that_is_cut_short_while_its_CRC_is_checked_is_refused()
+    local script = self.place.folder:write("crc.lua", ("package.path = %q\n%s"):format(
+        package.path, unchecked))
+    local stored = scripts.member("logits", "float", "<f4", "(100000, 10)", scripts.logit)
+    stored.method = 0
+    self.place:dump("x.npz", stored)
+    lu.assertStrMatches(self.place:fine(script, { "x.npz" }),
+        "false%s+x.npz: array 'logits': the file was cut short, .*")
+end
+
 return TestBlocks

@@ -240,14 +240,14 @@ function TestCoreSketch.test_counts_positives_and_negatives_apart()
     end
 end
 
--- What is left of the sum over a cell, of width w, as a share of it. Each function's k-th derivative is
--- at most growth^k of it, times e^(growth w) elsewhere in the cell. The third moment is not kept: a
--- Taylor step, as BCE takes it, misses all of it, at most sqrt(3)/18 w^3 (two values, 21 % of the
--- samples at one); two points with the cell's mean and variance miss 0.0567 w^3, as those that end
--- beyond the cell are moved to its end, where the skewest samples are. The variance is off by
--- 2^-14 w^2, as squares are rounded to that, half each way, and so is what tells equal samples.
--- That passes 1e-8 only for losses below 2e-7 (s < -16), and for focal's where they are below 1e-8 of
--- the largest.
+-- What is left of the sum over a cell, of width w, as a share of it. Each function's k-th
+-- derivative is at most growth^k of it, times e^(growth w) elsewhere in the cell. The third moment
+-- is not kept: a Taylor step, as BCE takes it, misses all of it, at most sqrt(3)/18 w^3 (two
+-- values, 21 % of the samples at one); two points with the cell's mean and variance miss 0.0567
+-- w^3, as those that end beyond the cell are moved to its end, where the skewest samples are. The
+-- variance is off by 2^-14 w^2, as squares are rounded to that, half each way, and so is what tells
+-- equal samples. That passes 1e-8 only for losses below 2e-7 (s < -16), and for focal's where they
+-- are below 1e-8 of the largest.
 local function left_of_a_cell(name, growth, width)
     local skew, x = name == "bce" and math.sqrt(3) / 18 or 0.0567, growth * width
     return math.exp(x) * (skew * x ^ 3 / 6 + 2 ^ -14 * x ^ 2 / 2)

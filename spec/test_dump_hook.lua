@@ -86,7 +86,8 @@ function TestDumpHook.test_half_is_for_predictions_that_it_can_hold()
     lu.assertEquals({ narrow:get("logits").dtype, narrow:get("target").dtype }, { "f2", "f4" })
     lu.assertEquals(narrow:get("logits"):get(5), -1.25)
     lu.assertEquals(wide:get("logits"):totable(), { { 1e5, 1 / 0 } })
-    lu.assertEquals(dump_of "narrow/step_000043.npz":get("P3_logits"):totable(), { { 1, 1 } })
+    local brain = dump_of "narrow/step_000043.npz":get "P3_logits"
+    lu.assertEquals({ brain.dtype, brain:totable() }, { "f2", { { 1, 1 } } })
 end
 
 function TestDumpHook.test_the_weight_of_BCE_itself_is_recorded()
@@ -110,9 +111,15 @@ function TestDumpHook.test_a_failing_disk_leaves_no_half_file_and_training_goes_
     lu.assertEquals(#said.broken_files, 0)
 end
 
+function TestDumpHook.test_a_forked_worker_has_no_part_in_the_dump()
+    lu.assertEquals(said.forked, 7)
+    lu.assertEquals(names_in "forked", "step_000000.npz step_000001.npz")
+end
+
 function TestDumpHook.test_misuse_is_told()
     lu.assertStrContains(said.again, "holds the steps of another run")
-    lu.assertEquals(#said.append, 0)
+    lu.assertEquals(names_in "once", "step_000000.npz step_000001.npz") -- the second by append
+    lu.assertStrContains(said.pos_weight[1], "pos_weight is not recorded")
     lu.assertStrContains(said.level, "expected letters, then a number")
     lu.assertStrContains(said.other_levels, "called 1 times in step 0, levels names 2: P3, P4")
 end

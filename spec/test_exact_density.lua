@@ -22,8 +22,9 @@ local function exact_density(one, mu, eps)
     return density, loss[0]
 end
 
--- A density is a count, which is exact, over the length of the window, at least eps / 2. The length's
--- ends are rounded, and so is g where the window is cut at 1: by 2^-51 at most, here and there.
+-- A density is a count, which is exact, over the length of the window, at least eps / 2. The
+-- length's ends are rounded, and so is g where the window is cut at 1: by 2^-51 at most, here and
+-- there.
 local function check(one, expected, mu, eps)
     local density, loss = exact_density(one, mu, eps)
     local wanted, wanted_loss = oracle.exact_density(expected, eps)
@@ -175,9 +176,9 @@ function TestExactDensity.test_the_estimate_is_exact_where_no_cell_is_cut()
 end
 
 -- Where a window's end cuts a cell of k samples, interpolation misses up to k, but sqrt(k)/2 as its
--- standard deviation, and nothing on average. Over 200 seeds the losses and sums below were off by 0
--- with a standard deviation of at most 2.4e-5 (eps 0.1) and 6.5e-5 (1/30), to the power of 2 by 6e-5
--- and 1.6e-4, as normal numbers are: these limits are six of those.
+-- standard deviation, and nothing on average. Over 200 seeds the losses and sums below were off by
+-- 0 with a standard deviation of at most 2.4e-5 (eps 0.1) and 6.5e-5 (1/30), to the power of 2 by
+-- 6e-5 and 1.6e-4, as normal numbers are: these limits are six of those.
 local limits_of_sums = { [0.1] = { 1.5e-4, 4e-4 }, [1 / 30] = { 4e-4, 1e-3 } }
 
 -- Sums of single samples, each weighed by N / GD; the losses, over N, are the exact-density loss.

@@ -101,9 +101,9 @@ end
 local cases = { { 1, 2, 10, 0 }, { 31, 3, 10, 0.75 }, { 400, 10, 30, 0 }, { 513, 4, 5, 0.5 },
     { 20, 700, 100, 0 } }
 
--- Margins are rounded by 2^-24 of themselves, which moves softplus(-m) by |m| 2^-24 of itself where the
--- row is right (it is e^-m there), and by 2^-24 where it is wrong (it is -m). What the worst sample is
--- off by is a bound of the whole loss; 1e-8 is the sketch's.
+-- Margins are rounded by 2^-24 of themselves, which moves softplus(-m) by |m| 2^-24 of itself where
+-- the row is right (it is e^-m there), and by 2^-24 where it is wrong (it is -m). What the worst
+-- sample is off by is a bound of the whole loss; 1e-8 is the sketch's.
 local function rounding_of(expected)
     local most = 1
     for _, sample in ipairs(expected) do

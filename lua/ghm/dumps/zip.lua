@@ -218,7 +218,12 @@ end
 -- Refuses a member whose bytes have another CRC-32 than the directory says. crc: of what was
 -- inflated; nil: of the bytes of a stored member, which are read for it.
 function M.check_crc(file, name, member, crc)
-    crc = crc or inflate.crc32(0, file:map(member.offset, member.size, name), member.size)
+    if not crc then
+        local ptr = file:map(member.offset, member.size, name)
+        file:guard()
+        crc = inflate.crc32(0, ptr, member.size)
+        file:check(name)
+    end
     if crc ~= member.crc then
         file:refuse(name, member.offset, "CRC-32 %08x, expected %08x: the data is damaged",
             crc, member.crc)
