@@ -165,7 +165,9 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
         int me = omp_get_thread_num();
         ghm_cells *scratch = &cpu->scratch[me];
         scratch->count = 0;
-#pragma omp for schedule(dynamic)
+        /* The same pieces to the same thread, here, below and in the next pass: lines that move from
+         * one core to another are most of what two threads cost in a small batch. */
+#pragma omp for schedule(static, 1)
         for (int i = 0; i < n; i++) {
             if (make_room(scratch, pieces[i].n + GHM_STRIP) != GHM_OK) {
 #pragma omp atomic write
@@ -180,7 +182,7 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
         }
 #pragma omp single
         status = status ? status : lay_out(plan, pieces, n, cells);
-#pragma omp for schedule(static)
+#pragma omp for schedule(static, 1)
         for (int i = 0; i < n; i++) {
             if (status == GHM_OK) {
                 ghm_cells_copy(&cells[pieces[i].group / plan->stride], pieces[i].to,
@@ -188,7 +190,7 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
             }
         }
         /* Each its own, which stays in its cache; the others have only read it. */
-#pragma omp for schedule(static)
+#pragma omp for schedule(static, 1)
         for (int i = 0; i < threads; i++) {
             clear_table(&cpu->tables[i], pieces, n);
         }

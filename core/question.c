@@ -150,30 +150,50 @@ static double dot(const double *restrict x, const double *restrict y, int n)
            ((part[1] + part[5]) + (part[3] + part[7]));
 }
 
-/* What the cells of a batch that lie in one interval add to its sum. */
+/* What cells next to each other that lie in one interval add to its sum. */
 typedef struct part {
     int64_t interval;
     double sum;
 } part;
 
-/* The parts of one batch of cells; returns their number. */
-static int smooth_parts(const ghm_edges *edges, const ghm_cells *cells, int64_t begin,
-                        int32_t function, double mu, ghm_near *near, part *out)
+typedef struct parts {
+    part *at;
+    int64_t count, room;
+} parts;
+
+static int append(parts *list, int64_t interval, double sum)
+{
+    if (list->count == list->room) {
+        int64_t room = 2 * list->room + 64;
+        part *grown = realloc(list->at, (size_t)room * sizeof *grown);
+        if (!grown) {
+            return GHM_E_MEMORY;
+        }
+        list->at = grown;
+        list->room = room;
+    }
+    list->at[list->count++] = (part){interval, sum};
+    return GHM_OK;
+}
+
+/* The parts of one batch of cells. */
+static int append_batch(const ghm_edges *edges, const ghm_cells *cells, int64_t begin,
+                        int32_t function, double mu, ghm_near *near, parts *list)
 {
     ghm_cell_batch batch;
     double mean[GHM_CELL_BATCH];
-    int parts = 0, n = ghm_load_cells(edges, cells, begin, near, &batch);
+    int n = ghm_load_cells(edges, cells, begin, near, &batch), status = GHM_OK;
     if (function == GHM_BCE) {
         bce_means(batch.mean, batch.variance, n, mean);
     } else {
         asl1_means(batch.mean, batch.variance, mu, n, mean);
     }
-    for (int k = 0, end; k < n; k = end) {
+    for (int k = 0, end; k < n && status == GHM_OK; k = end) {
         for (end = k + 1; end < n && batch.interval[end] == batch.interval[k]; end++) {
         }
-        out[parts++] = (part){batch.interval[k], dot(batch.n + k, mean + k, end - k)};
+        status = append(list, batch.interval[k], dot(batch.n + k, mean + k, end - k));
     }
-    return parts;
+    return status;
 }
 
 /* A function's sums over one group. The two losses that GHM itself weighs are smooth, and asked for
@@ -185,31 +205,30 @@ static int add_smooth(const ghm_sketch *sketch, int group, int32_t function, dou
     const ghm_cells *cells = &sketch->cells[group];
     int64_t batches = (cells->count + GHM_CELL_BATCH - 1) / GHM_CELL_BATCH,
             most = batches / WORTH_WHILE + 1;
-    part *parts = malloc(((size_t)batches * GHM_CELL_BATCH + 1) * sizeof *parts);
-    int *n_parts = malloc(((size_t)batches + 1) * sizeof *n_parts);
-    int threads = sketch->threads < most ? sketch->threads : (int)most;
-    if (!parts || !n_parts) {
-        free(parts);
-        free(n_parts);
+    int threads = sketch->threads < most ? sketch->threads : (int)most, status = GHM_OK;
+    threads = threads > 1 ? threads : 1;
+    parts *lists = calloc((size_t)threads, sizeof *lists);
+    if (!lists) {
         return ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
     }
-#pragma omp parallel num_threads(threads > 1 ? threads : 1)
-    {
+#pragma omp parallel for schedule(static, 1) num_threads(threads) reduction(max : status)
+    for (int t = 0; t < threads; t++) {
         ghm_near near = {0};
-#pragma omp for schedule(static)
-        for (int64_t i = 0; i < batches; i++) {
-            n_parts[i] = smooth_parts(sketch->edges, cells, i * GHM_CELL_BATCH, function, mu, &near,
-                                      parts + i * GHM_CELL_BATCH);
+        int mine = GHM_OK;
+        for (int64_t i = batches * t / threads; i < batches * (t + 1) / threads && !mine; i++) {
+            mine = append_batch(sketch->edges, cells, i * GHM_CELL_BATCH, function, mu, &near,
+                                &lists[t]);
         }
+        status = mine;
     }
-    for (int64_t i = 0; i < batches; i++) {
-        for (int k = 0; k < n_parts[i]; k++) {
-            out[parts[i * GHM_CELL_BATCH + k].interval] += parts[i * GHM_CELL_BATCH + k].sum;
+    for (int t = 0; t < threads; t++) {
+        for (int64_t k = 0; k < lists[t].count; k++) {
+            out[lists[t].at[k].interval] += lists[t].at[k].sum;
         }
+        free(lists[t].at);
     }
-    free(parts);
-    free(n_parts);
-    return GHM_OK;
+    free(lists);
+    return status ? ghm_fail(status, "no memory to answer from the sketch") : GHM_OK;
 }
 
 int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double b, int32_t group,
