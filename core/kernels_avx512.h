@@ -42,27 +42,24 @@ static inline __mmask16 is_finite(__m512i bits)
 }
 
 /* What a block tells of its samples beside their cells. 0 * x is NaN, and stays so, where x is not
- * finite; t * t - t is 0 where t is 0 or 1; a weight's bits less 1's are 0 where it is 1. */
+ * finite. */
 typedef struct wide_facts {
-    uint32_t valid, positive;
+    uint32_t valid, positive, soft, uneven;
     __m512 finite_x, finite_w;
-    __m512i soft, uneven, seen;
+    __m512i seen;
 } wide_facts;
 
 static inline wide_facts no_wide_facts(void)
 {
-    __m512i zero = _mm512_setzero_si512();
     __m512 none = _mm512_setzero_ps();
-    return (wide_facts){0, 0, none, none, zero, zero, zero};
+    return (wide_facts){0, 0, 0, 0, none, none, _mm512_setzero_si512()};
 }
 
 static inline __mmask16 note_weight(wide_facts *facts, __m512 w)
 {
-    const __m512i one = _mm512_castps_si512(_mm512_set1_ps(1));
     __mmask16 used = _mm512_cmp_ps_mask(w, _mm512_setzero_ps(), _CMP_GT_OQ);
-    __m512i difference = _mm512_xor_si512(_mm512_castps_si512(w), one);
     facts->finite_w = _mm512_fmadd_ps(w, _mm512_setzero_ps(), facts->finite_w);
-    facts->uneven = _mm512_mask_or_epi32(facts->uneven, used, facts->uneven, difference);
+    facts->uneven |= _mm512_mask_cmp_ps_mask(used, w, _mm512_set1_ps(1), _CMP_NEQ_UQ);
     facts->valid += (uint32_t)__builtin_popcount(used);
     return used;
 }
@@ -77,9 +74,8 @@ static inline void tell_facts(const wide_facts *facts, ghm_block *block)
     __m512 finite = _mm512_add_ps(facts->finite_x, facts->finite_w);
     block->valid = facts->valid;
     block->positive = facts->positive;
-    block->uneven = _mm512_test_epi32_mask(facts->uneven, facts->uneven);
-    block->suspect = (uint32_t)_mm512_cmp_ps_mask(finite, finite, _CMP_UNORD_Q) |
-                     _mm512_test_epi32_mask(facts->soft, facts->soft);
+    block->uneven = facts->uneven;
+    block->suspect = (uint32_t)_mm512_cmp_ps_mask(finite, finite, _CMP_UNORD_Q) | facts->soft;
     block->seen = (uint32_t)_mm512_reduce_or_epi32(facts->seen);
 }
 
@@ -119,9 +115,9 @@ static void classes(const float *restrict x, const float *restrict t, const floa
         __mmask16 used = note_weight(&facts, _mm512_maskz_loadu_ps(here, w + i));
         __m512i target_bits = _mm512_castps_si512(target);
         __mmask16 positive = _mm512_mask_cmpeq_epi32_mask(used, target_bits, one);
-        __m512i soft = _mm512_castps_si512(_mm512_fmsub_ps(target, target, target));
+        __mmask16 zero = _mm512_cmp_ps_mask(target, _mm512_setzero_ps(), _CMP_EQ_OQ);
         note_finite(&facts, _mm512_castsi512_ps(bits), used);
-        facts.soft = _mm512_mask_or_epi32(facts.soft, used, facts.soft, soft);
+        facts.soft |= used ^ (used & zero) ^ positive;
         facts.positive += (uint32_t)__builtin_popcount(positive);
         /* The bits of 1.0, 8 places up, are the sign. */
         __m512i key = _mm512_xor_si512(bits, _mm512_slli_epi32(target_bits, 8));
