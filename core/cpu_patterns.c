@@ -21,17 +21,33 @@ bool cpu_has_patterns(const ghm_batch *batch)
            batch->rows >= WORTH_WHILE / batch->cols;
 }
 
-void cpu_count_labelled(const ghm_batch *batch, int64_t begin, int n, uint32_t *counts,
-                        ghm_buffers *buffers, ghm_block *block)
+/* Whether all weights of a block are 1, as those of most masks are. */
+static bool all_in_use(const ghm_batch *batch, int64_t begin, int n)
+{
+    int64_t per = batch->weight_per_row ? batch->cols : 1, end = (begin + n - 1) / per + 1;
+    const uint8_t *bytes = batch->weight;
+    const float *floats = batch->weight;
+    uint32_t other = 0;
+    for (int64_t i = begin / per; i < end && bytes && batch->weight_dtype == GHM_U8; i++) {
+        other |= bytes[i] ^ 1u;
+    }
+    for (int64_t i = begin / per; i < end && bytes && batch->weight_dtype == GHM_F32; i++) {
+        other |= ghm_bits(floats[i]) ^ ghm_bits(1);
+    }
+    return other == 0;
+}
+
+/* All as negatives, and then the positives are moved. */
+static void count_labelled(const ghm_batch *batch, int64_t begin, int n, const ghm_ahead *ahead,
+                           uint32_t *counts, ghm_buffers *buffers, ghm_block *block)
 {
     const uint16_t *x = (const uint16_t *)batch->pred + begin;
-    const int line = 2 * GHM_LINE, ahead = 3 * GHM_BLOCK; /* fetching beyond the end is harmless */
-    int at[GHM_BLOCK], whole = n - n % line;
+    int at[GHM_BLOCK], whole = n - n % GHM_LINE;
     int found = ghm_find_positives(batch, begin, n, at, buffers);
-    for (int i = 0; i < whole; i += line) {
-        __builtin_prefetch(x + i + ahead);
-#pragma GCC unroll 32
-        for (int k = 0; k < line; k++) {
+    for (int i = 0; i < whole; i += GHM_LINE) {
+        ghm_fetch(ahead, i);
+#pragma GCC unroll 16
+        for (int k = 0; k < GHM_LINE; k++) {
             counts[x[i + k]]++;
         }
     }
@@ -45,6 +61,22 @@ void cpu_count_labelled(const ghm_batch *batch, int64_t begin, int n, uint32_t *
     block->valid = (uint32_t)n;
     block->positive = (uint32_t)found;
     block->uneven = block->suspect = 0;
+}
+
+void cpu_count_patterns(const ghm_kernels *kernels, const ghm_batch *batch, int64_t begin, int n,
+                        uint32_t *counts, ghm_buffers *buffers, ghm_block *block)
+{
+    const ghm_ahead ahead = ghm_look_ahead(batch, begin + 3 * GHM_BLOCK);
+    if (batch->target_form != GHM_DENSE && all_in_use(batch, begin, n)) {
+        count_labelled(batch, begin, n, &ahead, counts, buffers, block);
+        return;
+    }
+    for (int i = 0; i < n; i += GHM_LINE) {
+        ghm_fetch(&ahead, i);
+    }
+    ghm_load_targets(kernels, batch, begin, n, buffers);
+    kernels->tally((const uint16_t *)batch->pred + begin, buffers->pt, buffers->pw, n, counts,
+                   block);
 }
 
 static uint32_t key_of(int32_t dtype, uint16_t pattern)

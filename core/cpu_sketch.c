@@ -110,20 +110,8 @@ typedef struct sketch_pass {
 /* Adds one block of 16-bit logits to the counts of their patterns. */
 static void count_block(const sketch_pass *pass, int64_t begin, int n, ghm_table *table, worker *me)
 {
-    const ghm_kernels *kernels = pass->cpu->kernels;
-    const ghm_batch *batch = pass->batch;
-    const uint16_t *x = (const uint16_t *)batch->pred + begin;
-    uint32_t *counts = (uint32_t *)table->words;
-    if (batch->target_form != GHM_DENSE && !batch->weight) {
-        cpu_count_labelled(batch, begin, n, counts, &me->buffers, &me->block);
-    } else {
-        ghm_ahead ahead = ghm_look_ahead(batch, begin + 3 * GHM_BLOCK);
-        for (int i = 0; i < n; i += GHM_LINE) {
-            ghm_fetch(&ahead, i);
-        }
-        ghm_load_targets(kernels, batch, begin, n, &me->buffers);
-        kernels->tally(x, me->buffers.pt, me->buffers.pw, n, counts, &me->block);
-    }
+    cpu_count_patterns(pass->cpu->kernels, pass->batch, begin, n, (uint32_t *)table->words,
+                       &me->buffers, &me->block);
     me->odd |= me->block.suspect != 0;
     note_block(me, n);
 }

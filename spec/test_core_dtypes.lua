@@ -83,7 +83,7 @@ function TestCoreDtypes.test_counted_patterns_are_the_same_cells()
     end
 end
 
--- Labels without weights have a way of their own: all samples as negatives, and then the positives.
+-- Labels have a way of their own where all weights are 1: all as negatives, and then the positives.
 function TestCoreDtypes.test_counted_patterns_of_labels_are_the_same_cells()
     for _, shape in ipairs { { 4400, 60 }, { 220, 1201 }, { MANY, 1 } } do
         local rows, cols = shape[1], shape[2]
@@ -93,6 +93,14 @@ function TestCoreDtypes.test_counted_patterns_of_labels_are_the_same_cells()
             local one, wide = batch.classification { logits = x, labels = labels, base = base },
                 batch.classification { logits = as_f4(x), labels = labels, base = base }
             check_equal(one, wide, ("%s labels of [%d,%d]"):format(base, rows, cols))
+        end
+        for _, weight in ipairs {
+            samples.fill(rows, function(i) return i % 1000 == 7 and 0 or 1 end),
+            samples.fill(rows, function(i) return i % 5000 == 7 and 0.5 or 1 end),
+            samples.flags(shape, 0.9999, "u1") } do
+            check_equal(batch.classification { logits = x, labels = labels, weight = weight },
+                batch.classification { logits = as_f4(x), labels = labels, weight = weight },
+                ("weights %s of [%d,%d]"):format(weight.dtype, rows, cols))
         end
         x.ptr[200003] = 0x7c00 -- infinite
         local odd = batch.classification { logits = x, labels = labels }
