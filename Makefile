@@ -58,7 +58,7 @@ NVCC = $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc)
 NVCC_ARCH = all-major
 with_cuda := $(if $(SANITIZE),,$(if $(filter 0,$(CUDA)),,$(NVCC)))
 ifeq ($(CUDA)$(with_cuda),1)
-$(error CUDA=1$(if $(SANITIZE), with SANITIZE, needs nvcc, which is not found: NVCC=/path/to/nvcc, or CUDA=0))
+$(error CUDA=1 $(if $(SANITIZE),and SANITIZE exclude each other,needs nvcc, which is not found: NVCC=/path/to/nvcc, or CUDA=0))
 endif
 ifdef with_cuda
 cuda_home    := $(abspath $(dir $(realpath $(shell command -v $(NVCC))))/..)
