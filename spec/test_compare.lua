@@ -48,7 +48,7 @@ end
 local TestCompare = {}
 _G.TestCompare = TestCompare
 
-local words = "synth:converged,rows=400,steps=2 bins=5,10 --plot none -q "
+local words = "synth:converged,rows=400,steps=4 bins=5,10 --plot none -q "
 
 function TestCompare:setUp()
     self.place = scripts.place()

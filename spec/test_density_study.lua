@@ -122,11 +122,11 @@ function TestDensityStudy.test_calibration_agrees_with_single_samples()
     close(error, expected, { rel = 1e-6 }, "expected calibration error")
 end
 
--- Three steps of two levels, 4 classes.
+-- Four steps of two levels, 4 classes.
 local function study_of(soft)
     local totals, x = { calls = 0, classes = {} }, { task = "classification", calls = {},
         args = { keys = { bins = 10 }, by = { group = true, level = true, class = true } } }
-    for k = 1, 6 do
+    for k = 1, 8 do
         local logits, target, weight = samples.detector { 90, 4 }
         local one = samples.class_batch(logits, soft and samples.shares { 90, 4 } or target, weight)
         local call = { sketch = ghm.sketch.new { bins = 10 }, views = {},
@@ -176,7 +176,8 @@ function TestDensityStudy.test_parts_hold_the_samples_they_are_named_for()
         names[i] = row.name
     end
     lu.assertEquals(names, { "all samples", "positives", "negatives", "P3", "P4", "class 0",
-        "class 1", "class 2", "class 3", "step 50", "step 150", "step 250" })
+        "class 1", "class 2", "class 3", "step 50", "step 150", "step 250",
+        "step 350" })
     local first = found.rows[1]
     lu.assertTrue(first.mean_g_low <= first.mean_g and first.mean_g <= first.mean_g_high)
     lu.assertEquals(found.rows[11].step_distance, study.distance(found.steps[1].R,
@@ -185,7 +186,7 @@ end
 
 function TestDensityStudy.test_soft_targets_are_told_as_far_as_they_go()
     local found = study_of(true)
-    lu.assertEquals({ #found.groups, #found.classes, #found.levels, #found.steps }, { 0, 0, 2, 3 })
+    lu.assertEquals({ #found.groups, #found.classes, #found.levels, #found.steps }, { 0, 0, 2, 4 })
     lu.assertNil(found.calibration)
     lu.assertEquals(#figures.answer(found), 3)
     lu.assertEquals(#figures.draw(found, 0.1), 4)

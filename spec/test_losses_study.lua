@@ -19,11 +19,11 @@ local MU, EPS = 0.05, 0.1
 local keys = { bins = { 10, 25 }, momentum = { 0, 0.75 }, alpha = { 0.25, 0.6 }, gamma = { 2, 0.5 },
     beta = { 1 / 9, 0.02 }, mu = MU, eps = EPS }
 
--- Two steps of two calls each: calls as of sweep.read, each with its oracle's samples.
+-- Four steps of two calls each: calls as of sweep.read, each with its oracle's samples.
 local function stream(task)
     local edges, calls = study.edges(task, keys), {}
     local regression = task == "regression"
-    for k = 1, 4 do
+    for k = 1, 8 do
         local x, t, w = (regression and samples.boxes or samples.detector) { 100, 4 }
         local one = (regression and samples.box_batch or samples.class_batch)(x, t, w)
         calls[k] = { step = { name = "step " .. math.ceil(k / 2) },
@@ -127,9 +127,11 @@ for _, task in ipairs { "classification", "regression" } do
             end
             lu.assertTrue(row.easy_share_low <= row.easy_share
                 and row.easy_share <= row.easy_share_high, row.loss)
-            lu.assertEquals(samples.total(details[row].counts), calls[1].sketch:facts().valid
-                + calls[2].sketch:facts().valid + calls[3].sketch:facts().valid
-                + calls[4].sketch:facts().valid)
+            local valid = 0
+            for _, call in ipairs(calls) do
+                valid = valid + call.sketch:facts().valid
+            end
+            lu.assertEquals(samples.total(details[row].counts), valid)
         end
     end
 end

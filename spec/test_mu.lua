@@ -33,7 +33,8 @@ function TestMuStudy.test_quantiles_are_those_of_the_samples()
         for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
             local d, drawn = study.quantiles(calls, q)
             close(d, sizes[math.ceil(q * #sizes)], { rel = 0.03 }, "%g-quantile of %d steps", q, n)
-            local low, high = ghm.bootstrap.middle(drawn)
+            local low, high = ghm.bootstrap.middle(drawn, drawn.steps)
+            lu.assertEquals(drawn.steps, n > 1 and n or nil)
             lu.assertTrue(low < d and d < high and high < 2 * low, "interval at " .. q)
         end
     end
@@ -96,6 +97,15 @@ function TestMuStudy.test_no_mu_is_recommended_where_most_errors_are_0()
         local lines = study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row)
         lu.assertStrContains(lines[1], said)
         lu.assertEquals({ #lines, #verdict.as_good }, q == 0.5 and { 1, 0 } or { 2, 2 })
+    end
+end
+
+function TestMuStudy.test_few_steps_are_told_that_they_have_no_interval()
+    local row = { mu = 0.1, bins = 10, d_last = 0.2, last_share = 0.25 }
+    for n, said in pairs { [3] = "own uncertainty is not known; at mu = 0.1 the last",
+        [4] = "own uncertainty is mu = 0.067 to 0.27; at mu = 0.1 the last" } do
+        local verdict = study.recommend(0.1, { 0.05, 0.1, 0.1, 0.2, steps = n }, 0.5)
+        lu.assertStrContains(study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row)[2], said)
     end
 end
 

@@ -292,7 +292,7 @@ end
 
 -- The ends of the best row's interval are in the table, and are no rows.
 function TestSession:test_rows_that_are_not_listed_are_counted()
-    self.place.folder:write("lines", 's = sketch(load "synth:drift,rows=60,steps=3")\n'
+    self.place.folder:write("lines", 's = sketch(load "synth:drift,rows=60,steps=4")\n'
         .. 'sweep(s, {bins = {5, 10}})\nsweep_momentum(s)\n')
     local out = self.place:fine("repl", "<lines")
     lu.assertStrMatches(out, ".*\n  from .*\n  +from .*")

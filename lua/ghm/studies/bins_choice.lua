@@ -52,7 +52,8 @@ function M.fill(rows, parts, resamplings)
             list[k] = values[i]
         end
         row.beta_error = errors[i]
-        row.beta_error_low, row.beta_error_high = bootstrap.middle(list)
+        row.beta_error_low, row.beta_error_high = bootstrap.middle(list,
+            metrics.telling(parts[i], "beta_uneven", resamplings))
     end
 end
 
@@ -132,7 +133,8 @@ function M.recommend(rows, resamplings)
             or ("coarsest choice within %.0f %% of the least error, %.0f %%%s"):format(
             100 * (M.AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
     end
-    local verdict, momentum = bootstrap.verdict(best.bins, chosen), ""
+    local steps = resamplings and resamplings[1] and resamplings[1].steps
+    local verdict, momentum = bootstrap.verdict(best.bins, chosen, steps and #steps), ""
     for _, row in ipairs(rows) do -- the choice is of one of several
         momentum = row.momentum ~= best.momentum and (", momentum = %g"):format(best.momentum)
             or momentum

@@ -3,9 +3,10 @@
 --   bootstrap.steps(n, seed, draw)         n of the steps 1..n, drawn with replacement, as a list
 --   bootstrap.counts(mean, n, seed, draw)  Poisson counts with these means: int64_t[n]
 --   bootstrap.sketch(sketch, seed, draw)   a sketch of samples drawn anew
---   bootstrap.interval(n, statistic)       { low, high }: the statistic of resampled steps
+--   bootstrap.interval(n, statistic)       low, high: of the statistic of resampled steps
+--   bootstrap.middle(list, n)              low, high: of what draws gave, of n steps
 --   bootstrap.fields(key)                  the names of its ends in a row: key_low, key_high
---   bootstrap.choose(n, choose)            how often each value is chosen from resampled steps
+--   bootstrap.choice(value, n, choose)     how often each value is chosen from resampled steps
 --
 -- Every draw is a function of (seed, draw, place) alone, by the core's Philox: a result is the same
 -- on every machine, whatever else was drawn before it.
@@ -18,8 +19,10 @@ local C = clib.C
 local M = {}
 
 M.seed = 0 -- of what studies draw, where they are not told another: --seed
-M.DRAWS = 200
-M.LEVEL = 0.9 -- of an interval: from the 5 % to the 95 % quantile of the draws
+M.DRAWS = 200 -- at least: of few steps, so many that BEYOND of them lie outside each end
+M.BEYOND = 5
+M.LEVEL = 0.9 -- of an interval
+M.FEWEST = 4 -- steps of which it can be told: no resampled mean lies outside its steps
 M.AS_GOOD = 0.1 -- a value chosen in this share of the draws is as good as the one recommended
 
 function M.uniform(n, seed, draw)
@@ -65,10 +68,37 @@ function M.quantile(list, p)
     return sorted[math.max(1, math.ceil(p * #sorted - 1e-9))]
 end
 
--- The middle M.LEVEL of a list: low, high. nil for an empty one.
-function M.middle(list)
-    if #list > 0 then
-        return M.quantile(list, (1 - M.LEVEL) / 2), M.quantile(list, (1 + M.LEVEL) / 2)
+-- The share of draws beyond each end of an interval: 5 %, but less where n steps are resampled.
+-- Their mean varies less from draw to draw than from stream to stream, by (n - 1) / n, and how much
+-- it varies is itself a guess from n steps. So it is the normal share beyond t sqrt(n / (n - 1)), t
+-- being Student's quantile: the expanded percentile interval (Hesterberg 2015, "What teachers
+-- should know about the bootstrap"). t within 0.1 %: Gaver and Kafadar 1984, "A retrievable recipe
+-- for inverse t".
+local NORMAL = 1.6448536269514722 -- the normal quantile of (1 + M.LEVEL) / 2
+
+function M.beyond(n)
+    if not n then
+        return (1 - M.LEVEL) / 2
+    end
+    local v = n - 1
+    local t = math.sqrt(v * (math.exp(NORMAL ^ 2 * (v - 5 / 6) / (v - 2 / 3 + 0.1 / v) ^ 2) - 1))
+    local x = t * math.sqrt(n / v)
+    local sum, term, k = x, x, 1 -- of the normal share between 0 and x (Marsaglia 2004)
+    while term > 1e-16 * sum do
+        k = k + 2
+        term = term * x * x / k
+        sum = sum + term
+    end
+    return 0.5 - sum * math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+end
+
+-- The interval of a number from a list of what draws made of it: low, high; nil for none. n: the
+-- number of steps that were resampled, where these tell of the number; nil where samples were drawn
+-- anew, of which there are enough. Of less than M.FEWEST steps there is none.
+function M.middle(list, n)
+    if #list > 0 and (not n or n >= M.FEWEST) then
+        local p = M.beyond(n)
+        return M.quantile(list, p), M.quantile(list, 1 - p)
     end
 end
 
@@ -84,7 +114,10 @@ end
 
 -- for draw, steps in bootstrap.draws(n): resampled steps, draw by draw. opts.seed, opts.draws.
 function M.draws(n, opts)
-    local count, seed = opts and opts.draws or M.DRAWS, opts and opts.seed or M.seed
+    local count, seed = opts and opts.draws, opts and opts.seed or M.seed
+    if not count then
+        count = n < M.FEWEST and M.DRAWS or math.max(M.DRAWS, math.ceil(M.BEYOND / M.beyond(n)))
+    end
     return function(_, draw)
         if draw + 1 < count then
             return draw + 1, M.steps(n, seed, draw + 1)
@@ -92,34 +125,21 @@ function M.draws(n, opts)
     end, nil, -1
 end
 
--- low, high of statistic(steps), steps being a list of step numbers as of M.steps. A draw for
--- which it is nil is left out.
+-- low, high of statistic(steps), steps being a list of step numbers as of M.steps.
 function M.interval(n, statistic, opts)
     local values = {}
     for _, steps in M.draws(n, opts) do
         values[#values + 1] = statistic(steps)
     end
-    return M.middle(values)
-end
-
--- The mean of per-step values over resampled steps: low, high. values may have gaps (nil).
-function M.mean_interval(values, n, opts)
-    return M.interval(n, function(steps)
-        local sum, counted = 0, 0
-        for _, step in ipairs(steps) do
-            if values[step] then
-                sum, counted = sum + values[step], counted + 1
-            end
-        end
-        return counted > 0 and sum / counted or nil
-    end, opts)
+    return M.middle(values, n)
 end
 
 -- How sure a choice is: a recommendation's fields from what resampled data would have chosen.
 --   chosen   the values, one a draw
 --   value    the one that is recommended
+--   n        as of M.middle
 -- -> { value, low, high, share, as_good }: see experiment.lua
-function M.verdict(value, chosen)
+function M.verdict(value, chosen, n)
     local times, distinct, as_good = {}, {}, json.array {}
     for _, one in ipairs(chosen) do
         if not times[one] then
@@ -133,7 +153,7 @@ function M.verdict(value, chosen)
             as_good[#as_good + 1] = one
         end
     end
-    local low, high = M.middle(chosen)
+    local low, high = M.middle(chosen, n)
     return { value = value, low = low, high = high, as_good = as_good,
         share = #chosen > 0 and (times[value] or 0) / #chosen or nil }
 end
@@ -144,7 +164,7 @@ function M.choice(value, n, choose, opts)
     for _, steps in M.draws(n, opts) do
         chosen[#chosen + 1] = choose(steps)
     end
-    return M.verdict(value, chosen)
+    return M.verdict(value, chosen, n)
 end
 
 -- A verdict in words: "chosen in 86 % of the resamplings; 25 and 35 are as good".

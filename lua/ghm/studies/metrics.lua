@@ -58,19 +58,32 @@ function M.resamplings(parts, anew, opts)
     return list
 end
 
+-- How many steps tell of a metric, where steps are resampled: n of bootstrap.middle.
+function M.telling(part, key, resamplings)
+    if not resamplings[1] or not resamplings[1].steps then
+        return nil
+    end
+    local n = 0
+    for _, step in ipairs(part) do
+        n = n + (step[key] and 1 or 0)
+    end
+    return n
+end
+
 -- Sets row[key], row[key_low] and row[key_high] for every row and metric; the last two only where
--- there are resamplings: opts.resamplings, or those of the steps by opts.seed.
+-- there are resamplings: opts.resamplings, or those of the steps by opts.seed. The largest value of
+-- several steps has no interval: resampled steps never have a larger one, but other steps may.
 function M.fill(rows, parts, kinds, opts)
     local resamplings = opts and opts.resamplings or M.resamplings(parts, nil, opts)
     for i, row in ipairs(rows) do
         for key, kind in pairs(kinds) do
-            local values = {}
+            local values, n = {}, M.telling(parts[i], key, resamplings)
             row[key] = M.of(parts[i], key, kind)
-            for _, drawn in ipairs(resamplings) do
+            for _, drawn in ipairs(n and kind == "most" and {} or resamplings) do
                 values[#values + 1] = M.of(drawn.parts[i], key, kind, drawn.steps)
             end
             local low, high = bootstrap.fields(key)
-            row[low], row[high] = bootstrap.middle(values)
+            row[low], row[high] = bootstrap.middle(values, n)
         end
     end
 end

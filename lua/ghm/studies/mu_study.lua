@@ -97,11 +97,12 @@ local function sum_of(steps, n, order)
 end
 
 -- The q-quantile of |d| over all calls, and those of resampled steps (of samples drawn anew, for a
--- single step): d, list.
+-- single step): d, and a list, whose `steps` says how many were resampled.
 function M.quantiles(calls, q)
     local steps, edges = step_counts(calls), M.interval_edges(calls[1].sketch)
     local n, list = calls[1].sketch:intervals(), {}
     if #steps > 1 then
+        list.steps = #steps
         for _, order in bootstrap.draws(#steps) do
             list[#list + 1] = quantile(sum_of(steps, n, order), edges, n, q)
         end
@@ -171,7 +172,7 @@ function M.recommend(d, list, q)
         local least, most = M.mu_at(other, M.MOST), M.mu_at(other, M.LEAST)
         inside = inside + (value >= least and value <= most and 1 or 0)
     end
-    local verdict = bootstrap.verdict(value, mus)
+    local verdict = bootstrap.verdict(value, mus, list.steps)
     verdict.key, verdict.share = "mu", #list > 0 and inside / #list or nil
     verdict.as_good = json.array { tidy(M.mu_at(d, M.MOST)), tidy(M.mu_at(d, M.LEAST)) }
     verdict.reason = ("mu = %g puts the %g-quantile of |d|, %.3g, at g = %g"):format(value, q, d,
@@ -220,12 +221,14 @@ function M.answer(verdict, advice, best)
     if #verdict.as_good == 0 then
         return { verdict.reason:sub(1, 1):upper() .. verdict.reason:sub(2) .. "." }
     end
+    local sure = verdict.low and ("The quantile's own uncertainty is mu = %.2g to %.2g"):format(
+        verdict.low, verdict.high) or "Of so few steps the quantile's own uncertainty is not known"
     return {
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
             verdict.as_good[1], verdict.as_good[2], M.MOST, M.LEAST),
-        ("The quantile's own uncertainty is mu = %.2g to %.2g; at mu = %g the last of %d regions "
-            .. "begins at |d| = %.3g and holds %.0f %%; bins %s."):format(verdict.low, verdict.high,
-            best.mu, best.bins, best.d_last, 100 * best.last_share, bootstrap.words(advice)),
+        ("%s; at mu = %g the last of %d regions begins at |d| = %.3g and holds %.0f %%; bins %s.")
+            :format(sure, best.mu, best.bins, best.d_last, 100 * best.last_share,
+            bootstrap.words(advice)),
     }
 end
 
