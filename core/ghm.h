@@ -381,6 +381,12 @@ int ghm_synth(ghm_device *device, int32_t task, const ghm_mixture *mixture, uint
 int ghm_uniform(uint64_t seed, int64_t draw, int64_t n, double *out);
 int ghm_poisson(uint64_t seed, int64_t draw, int64_t n, const double *mean, int64_t *out);
 
+/* out[0..n): of each of counts[0..n), whose sum is at most 2^53, how many are among `take` of all of
+ * them, drawn blindly and not put back. A function of (seed, draw, counts, take) alone; out is
+ * not counts. 0 <= draw < 2^32. */
+int ghm_divide(uint64_t seed, int64_t draw, int64_t n, const int64_t *counts, int64_t take,
+               int64_t *out);
+
 /* into += samples drawn anew from those of a sketch: each cell's number is Poisson with its own as
  * the mean, where they lie in it stays. Both must have the same edges and kind of target. */
 int ghm_sketch_resample(const ghm_sketch *from, uint64_t seed, int64_t draw, ghm_sketch *into);

@@ -5,7 +5,7 @@
 #include <math.h>
 
 /* Philox streams beside those of synthetic batches. Poisson counts use as many as they need. */
-enum { STREAM_UNIFORM = 15, STREAM_POISSON = 16 };
+enum { STREAM_DIVIDE = 14, STREAM_UNIFORM = 15, STREAM_POISSON = 16 };
 
 /* From here on a count is the rounded quantile of a normal number. */
 #define MANY 32.0
@@ -74,6 +74,68 @@ int ghm_poisson(uint64_t seed, int64_t draw, int64_t n, const double *mean, int6
     }
     for (int64_t i = 0; i < n; i++) {
         out[i] = poisson(seed, (uint64_t)i, (uint32_t)draw, mean[i]);
+    }
+    return GHM_OK;
+}
+
+/* How many of `few` things are among the `many` that were drawn of all: hypergeometric. Few are
+ * asked one by one; of more, a shifted Poisson count has the mean, and the variance within 1/2. */
+static int64_t among(uint64_t seed, uint64_t place, uint32_t draw, int64_t few, int64_t many,
+                     int64_t all)
+{
+    if ((double)few < MANY) {
+        ghm_draw words = {{0}};
+        int64_t hits = 0;
+        for (int64_t k = 0; k < few; k++) {
+            if (k % 4 == 0) {
+                words = ghm_philox(seed, (uint64_t)k << 32 | place, draw, STREAM_DIVIDE);
+            }
+            hits += ghm_unit(words.word[k % 4]) * (double)(all - k) < (double)(many - hits);
+        }
+        return hits;
+    }
+    double mean = (double)few * ((double)many / (double)all);
+    double variance = mean * ((double)(all - few) / (double)all) *
+                      ((double)(all - many) / (double)(all - 1));
+    int64_t sure = (int64_t)(mean - variance + 0.5), least = few + many - all;
+    int64_t n = sure + poisson(seed, place, draw, fmax(mean - (double)sure, 0));
+    return n < least ? least : n > few ? few : n;
+}
+
+int ghm_divide(uint64_t seed, int64_t draw, int64_t n, const int64_t *counts, int64_t take,
+               int64_t *out)
+{
+    GHM_TRY(check(draw, n, counts, out));
+    int64_t all = 0, largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (counts[i] < 0 || counts[i] > ((int64_t)1 << 53) - all) {
+            return ghm_fail(GHM_E_ARGUMENT, "count %lld is %lld: expected 0 or more, 2^53 in all",
+                            (long long)i, (long long)counts[i]);
+        }
+        all += counts[i];
+        largest = counts[i] > counts[largest] ? i : largest;
+    }
+    if (take < 0 || take > all) {
+        return ghm_fail(GHM_E_ARGUMENT, "take is %lld of %lld", (long long)take, (long long)all);
+    }
+    /* The fewer of those that are taken and those that stay are drawn, and the largest count gets
+     * what is left: the fewer things a Poisson count stands for, the better it does. */
+    int stay = take > all - take;
+    int64_t left = stay ? all - take : take;
+    for (int64_t i = 0; i < n; i++) {
+        if (i != largest) {
+            int64_t few = counts[i] < left ? counts[i] : left;
+            int64_t many = counts[i] + left - few;
+            out[i] = among(seed, (uint64_t)i, (uint32_t)draw, few, many, all);
+            left -= out[i];
+            all -= counts[i];
+        }
+    }
+    if (n > 0) {
+        out[largest] = left;
+    }
+    for (int64_t i = 0; i < n && stay; i++) {
+        out[i] = counts[i] - out[i];
     }
     return GHM_OK;
 }

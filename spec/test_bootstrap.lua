@@ -87,6 +87,8 @@ function TestBootstrap.test_draws_are_the_same_everywhere()
     lu.assertEquals(bootstrap.steps(8, 0, 1), { 7, 6, 2, 6, 1, 8, 6, 8 })
     local drawn = bootstrap.counts({ 0, 0.5, 3, 20, 31, 32, 1000, 1e9 }, 8, 7, 2)
     lu.assertEquals(samples.list(drawn, 8), { 0, 0, 1, 21, 34, 29, 1008, 1000006552 })
+    lu.assertEquals(bootstrap.divide({ 3, 40, 0, 500, 1e6, 1e9 }, 3e8, 7, 2),
+        { 1, 11, 0, 152, 300786, 299699050 })
 end
 
 function TestBootstrap.test_a_place_knows_nothing_of_the_others()
@@ -95,6 +97,38 @@ function TestBootstrap.test_a_place_knows_nothing_of_the_others()
         { long[1], long[2], long[3] })
     lu.assertNotEquals(samples.list(bootstrap.counts({ 5, 50, 500, 5 }, 4, 1, 7), 4), long)
     lu.assertNotEquals(samples.list(bootstrap.counts({ 5, 50, 500, 5 }, 4, 2, 6), 4), long)
+end
+
+-- Hypergeometric: one by one where few are counted or taken, and more at a time otherwise. A count
+-- c of n in all has mean c take / n; 5 deviations of the mean and of the variance are allowed.
+function TestBootstrap.test_a_part_of_all_samples_is_drawn_blindly()
+    for c, case in ipairs { { { 3, 0, 5, 1 }, 4 }, { { 3, 90, 5 }, 95 }, { { 500, 40, 700 }, 20 },
+        { { 500, 40, 700, 1 }, 300 }, { { 500, 40, 700, 1 }, 1000 }, { { 1e6, 3e5, 12 }, 5e5 },
+        { { 2 ^ 52, 40, 2 ^ 50 }, 2 ^ 50 } } do
+        local counts, take = unpack(case)
+        local draws, n, mean, square = 2000, samples.total(counts), {}, {}
+        for draw = 1, draws do
+            local drawn = bootstrap.divide(counts, take, c, draw)
+            lu.assertEquals(samples.total(drawn), take)
+            for j, count in ipairs(drawn) do
+                lu.assertTrue(count >= 0 and count <= counts[j])
+                local off = count - counts[j] * (take / n)
+                mean[j], square[j] = (mean[j] or 0) + off / draws,
+                    (square[j] or 0) + off * off / draws
+            end
+        end
+        for j, count in ipairs(counts) do
+            local variance = take * (count / n) * (1 - count / n) * ((n - take) / (n - 1))
+            local sd = math.sqrt(variance)
+            close(mean[j], 0, { abs = 5 * sd / math.sqrt(draws) }, "mean of %g, case %d", count, c)
+            -- a rare count's fourth moment is about its variance; 1/2: as resample.c says
+            close(square[j], variance, { abs = 5 * math.sqrt((2 * variance ^ 2 + variance) / draws)
+                + (count < 32 and 0 or 0.5) }, "variance of %g, case %d", count, c)
+        end
+    end
+    lu.assertEquals(bootstrap.divide({ 2, 1, 4 }, 7, 0, 0), { 2, 1, 4 })
+    lu.assertEquals(bootstrap.divide({ 2, 1, 4 }, 0, 0, 0), { 0, 0, 0 })
+    lu.assertEquals(bootstrap.divide({}, 0, 0, 0), {})
 end
 
 local function mean_of(values)
@@ -264,6 +298,13 @@ function TestBootstrap.test_what_is_refused()
     samples.refused("usage", { "draw -1 of 1" }, bootstrap.steps, 1, 0, -1)
     local C, out = clib.C, ffi.new "int64_t[1]"
     lu.assertEquals(C.ghm_poisson(0, 0, 1, nil, out), tonumber(C.GHM_E_ARGUMENT))
+    samples.refused("usage", { "count 1 is -2" }, bootstrap.divide, { 1, -2 }, 1, 0, 0)
+    samples.refused("usage", { "count 1 is 1: ", "2^53" }, bootstrap.divide, { 2 ^ 53, 1 }, 1, 0, 0)
+    for _, take in ipairs { -1, 4 } do
+        samples.refused("usage", { ("take is %d of 3"):format(take) }, bootstrap.divide, { 1, 2 },
+            take, 0, 0)
+    end
+    lu.assertEquals(C.ghm_divide(0, 0, 1, nil, 0, out), tonumber(C.GHM_E_ARGUMENT))
     lu.assertEquals(C.ghm_uniform(0, 0, 1, nil), tonumber(C.GHM_E_ARGUMENT))
     lu.assertEquals(C.ghm_uniform(0, 0, 0, nil), 0)
     local s = ghm.sketch.new { bins = 4 }

@@ -77,24 +77,48 @@ function TestDensityStudy.test_distances_of_histograms()
     lu.assertNil(study.distance({ 0, 0 }, { 1, 2 }))
 end
 
--- Samples of one distribution: in one case of twenty they lie farther apart than that.
-function TestDensityStudy.test_chance_is_what_equal_distributions_show()
-    local farther, cases = 0, 200
-    for case = 1, cases do
-        local R, S = { 0, 0, 0, 0 }, { 0, 0, 0, 0 }
-        for i = 1, 300 do
-            local list = i <= 100 and R or S
-            local j = math.random(10) <= 6 and 1 or math.random(2, 4)
-            list[j] = list[j] + 1
-        end
-        bootstrap.seed = case
-        local chance = study.chance(R, S)
-        lu.assertEquals(study.chance(R, S), chance)
-        farther = farther + (study.distance(R, S) > chance and 1 or 0)
+-- n samples on average, of a density that is the same in all regions, or high at both ends.
+local function drawn_counts(n, bins, steep, draw)
+    local means, sum = {}, 0
+    for j = 1, bins do
+        means[j] = steep and (j - 0.5) ^ -2 + 0.3 * (bins - j + 0.5) ^ -2 or 1
+        sum = sum + means[j]
     end
-    bootstrap.seed = 0
-    -- 10 are expected; fewer than 3 or more than 24 are beyond 2.5 and 4 deviations
-    lu.assertTrue(farther >= 3 and farther <= 24, farther .. " of " .. cases)
+    for j = 1, bins do
+        means[j] = n * means[j] / sum
+    end
+    return samples.list(bootstrap.counts(means, bins, n, draw), bins)
+end
+
+-- Samples of one density lie farther apart than by chance in one case of twenty: of 400, in 20, and
+-- 3.5 deviations are 15. With few samples many distances are equal, so that it is a little less.
+function TestDensityStudy.test_chance_is_what_equal_densities_show()
+    for _, case in ipairs { { 100, 100, 4 }, { 100, 100, 30, "steep" }, { 20, 20, 30 },
+        { 400, 100, 10, "steep" }, { 1e5, 1e5, 10 }, { 1e5, 1e4, 100, "steep" },
+        { 1e5, 100, 30, "steep" } } do
+        local n, m, bins, steep = unpack(case)
+        local apart, from_all, both = 0, 0, {}
+        for k = 1, 400 do
+            local R = drawn_counts(n, bins, steep, 2 * k)
+            local S = drawn_counts(m, bins, steep, 2 * k + 1)
+            for j = 1, bins do
+                both[j] = R[j] + S[j]
+            end
+            bootstrap.seed = k
+            local chance = study.chance(R, both)
+            apart = apart + (study.distance(R, S) > chance and 1 or 0)
+            from_all = from_all
+                + (study.distance(R, both) > study.chance(R, both, true) and 1 or 0)
+            if k == 1 then
+                lu.assertEquals(study.chance(R, both), chance)
+            end
+        end
+        bootstrap.seed = 0
+        for what, times in pairs { ["each other"] = apart, all = from_all } do
+            lu.assertTrue(times >= 5 and times <= 35, ("%d and %d samples, %d regions, from %s: %d")
+                :format(n, m, bins, what, times))
+        end
+    end
 end
 
 function TestDensityStudy.test_calibration_agrees_with_single_samples()

@@ -2,6 +2,7 @@
 --
 --   bootstrap.steps(n, seed, draw)         n of the steps 1..n, drawn with replacement, as a list
 --   bootstrap.counts(mean, n, seed, draw)  Poisson counts with these means: int64_t[n]
+--   bootstrap.divide(counts, take, seed, draw)  of each, how many are among `take` of all: a list
 --   bootstrap.sketch(sketch, seed, draw)   a sketch of samples drawn anew
 --   bootstrap.interval(n, statistic)       low, high: of the statistic of resampled steps
 --   bootstrap.middle(list, n)              low, high: of what draws gave, of n steps
@@ -13,6 +14,7 @@
 
 local clib = require "ghm.clib"
 local ffi = require "ffi"
+local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
 
 local C = clib.C
@@ -49,6 +51,14 @@ function M.counts(mean, n, seed, draw)
     end
     clib.check(C.ghm_poisson(seed, draw, n, means, out))
     return out
+end
+
+-- Of each of these counts (a list), how many are among `take` of all of them, drawn blindly.
+function M.divide(counts, take, seed, draw)
+    local n = #counts
+    local list, out = ffi.new("int64_t[?]", math.max(n, 1), counts), ffi.new("int64_t[?]", n)
+    clib.check(C.ghm_divide(seed, draw, n, list, take, out))
+    return harmonise.list(out, n)
 end
 
 -- A sketch of samples drawn anew from those of this one.

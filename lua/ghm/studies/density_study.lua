@@ -138,25 +138,23 @@ function M.distance(R, S)
     return math.sqrt(math.max(divergence, 0) / 2 / math.log(2))
 end
 
-M.CHANCE_DRAWS = 40
+M.CHANCE_DRAWS = 99 -- the 95th of them has 5 of the 100 places for one more beyond it
 
--- The distance that two samples of the sizes of R and S would show by chance (in one case of
--- twenty more), were both drawn from what they are together.
-function M.chance(R, S)
-    local bins, n, m, values = #R, 0, 0, {}
-    for j = 1, bins do
-        n, m = n + R[j], m + S[j]
-    end
-    local a, b = {}, {}
-    for j = 1, bins do
-        local share = (R[j] + S[j]) / (n + m)
-        a[j], b[j] = n * share, m * share
-    end
-    local function drawn(mean, draw)
-        return harmonise.list(bootstrap.counts(mean, bins, bootstrap.seed, draw), bins)
+-- The distance that these samples would have from others by chance (in one case of twenty more),
+-- were they any of all: what they have when as many of all are drawn blindly (a permutation test).
+-- R, all: counts of these samples, and of these and the others together; from the others alone, or
+-- from all where `from_all`.
+function M.chance(R, all, from_all)
+    local n, values = 0, {}
+    for _, count in ipairs(R) do
+        n = n + count
     end
     for draw = 1, M.CHANCE_DRAWS do
-        values[draw] = M.distance(drawn(a, 2 * draw), drawn(b, 2 * draw + 1)) or 0
+        local drawn, others = bootstrap.divide(all, n, bootstrap.seed, draw), {}
+        for j, count in ipairs(drawn) do
+            others[j] = all[j] - count
+        end
+        values[draw] = M.distance(drawn, from_all and all or others)
     end
     return bootstrap.quantile(values, 0.95)
 end
@@ -209,7 +207,7 @@ local function row_of(part, all)
     if part ~= all then
         row.distance = M.distance(part.R, all.R)
         if part.kind == "class" or part.kind == "level" then
-            row.chance = row.distance and M.chance(part.R, all.R)
+            row.chance = row.distance and M.chance(part.R, all.R, true)
         end
     end
     for key, entry in pairs(entries(part)) do
@@ -278,7 +276,11 @@ function M.of(x, totals)
         local row, before = found.rows[#found.rows - #found.steps + k], found.steps[k - 1]
         if before then
             row.step_distance = M.distance(before.R, part.R)
-            row.chance = row.step_distance and M.chance(before.R, part.R)
+            local both = {}
+            for j, count in ipairs(before.R) do
+                both[j] = count + part.R[j]
+            end
+            row.chance = row.step_distance and M.chance(part.R, both)
         end
     end
     metrics.fill({ found.rows[1] }, { by_step }, kinds)
