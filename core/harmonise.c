@@ -64,6 +64,18 @@ static void advance(const ghm_config *config, const int64_t *R, double *S, int64
     }
 }
 
+/* 1 - m^k, k >= 1, without the digits that the difference costs where m is near 1. With
+ * d(i) = 1 - m^i, d(i + j) = d(i) + d(j) (1 - d(i)), whose terms are never below 0; k in binary. */
+static double grown(double m, int64_t k)
+{
+    double d = 0;
+    for (double power = 1 - m; k > 0; k /= 2) {
+        d += k % 2 ? power * (1 - d) : 0;
+        power += power * (1 - power);
+    }
+    return d;
+}
+
 int ghm_harmonise(const ghm_config *config, const int64_t *R, const double *L, double tot,
                   double *S, int64_t *updates, double *used, double *beta, ghm_result *result)
 {
@@ -94,7 +106,7 @@ int ghm_harmonise(const ghm_config *config, const int64_t *R, const double *L, d
     for (int64_t j = 0; j < config->bins; j++) {
         used[j] = config->momentum > 0 ? S[j] : (double)R[j];
         if (config->momentum > 0 && config->start == GHM_START_CORRECTED && updates[j] > 0) {
-            used[j] /= 1 - pow(config->momentum, (double)updates[j]);
+            used[j] /= grown(config->momentum, updates[j]);
         }
         beta[j] = 0;
         if (R[j] > 0) {

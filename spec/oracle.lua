@@ -194,7 +194,7 @@ function M.step(c, state, R, L, tot)
     for j = 1, c.bins do
         local S = m > 0 and (state.S and state.S[j] or 0) or R[j]
         if c.start == "corrected" and m > 0 and state.k and state.k[j] > 0 then
-            S = S / (1 - m ^ state.k[j])
+            S = S / -C.expm1(state.k[j] * math.log(m)) -- 1 - m^k
         end
         out.used[j] = S
         out.beta[j] = R[j] > 0 and tot / (S * regions) or 0

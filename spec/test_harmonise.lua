@@ -62,7 +62,7 @@ for _, divide in ipairs(clib.words.divide) do
             for _, reduction in ipairs(clib.words.reduction) do
                 local name = table.concat({ divide, start, empty, reduction }, "_")
                 TestHarmonise["test_stream_of_" .. name] = function()
-                    for _, momentum in ipairs { 0, 0.1, 0.75, 0.99 } do
+                    for _, momentum in ipairs { 0, 0.1, 0.75, 0.99, 0.999999 } do
                         for bins, beta_max in pairs { [1] = 0, [2] = 1.5, [10] = 0, [11] = 2 } do
                             check_stream({ bins = bins, momentum = momentum, divide = divide,
                                 start = start, empty = empty, reduction = reduction,
