@@ -143,10 +143,18 @@ def by_torch():
 
     for name, value, text, how in (
             ("legacy.pt", base, "legacy format", {"_use_new_zipfile_serialization": False}),
-            ("module.pt", torch.nn.Linear(3, 2), "refused global 'torch.nn.modules.linear.Linear'", {}),
+            ("module.pt", torch.nn.Linear(3, 2), "save module.state_dict()", {}),
+            ("quantized.pt", {"x": base, "q": torch.quantize_per_tensor(base, 0.1, 0, torch.qint8)},
+             "array 'q'", {}),
+            ("uint16.pt", {"x": base, "in": {"u": base.to(torch.uint16), "y": base}}, "array 'in.u'", {}),
+            ("device.pt", {"x": base, "on": [torch.device("cpu")]}, "array 'on.0'", {}),
+            ("numpy.pt", {"logits": base.numpy()}, "save torch.as_tensor(x)", {}),
+            ("numpy_scalar.pt", {"x": base, "lr": np.float64(0.1)}, "array 'lr'", {}),
+            ("lists.pt", {"logits": [0.5, 1.5]}, "a list of numbers, expected torch.tensor(x)", {}),
+            ("tuple_key.pt", {("a", 1): base}, "a dict's key is a tuple", {}),
             ("complex.pt", base + 1j, "refused global 'torch.ComplexFloatStorage'", {}),
-            ("sparse.pt", base.to_sparse(), "refused global", {}),
-            ("negative.pt", (base + 1j).conj().imag, "a tensor with attributes", {}),
+            ("sparse.pt", {"s": base.to_sparse()}, "save x.to_dense()", {}),
+            ("negative.pt", (base + 1j).conj().imag, "save x.resolve_conj()", {}),
             ("protocol.pt", base, "pickle protocol 4", {"pickle_protocol": 4}),
             ("empty.pt", plain, "holds no tensors", {})):
         torch.save(value, path(name), **how)

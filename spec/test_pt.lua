@@ -117,7 +117,7 @@ function TestPt:test_a_crc_of_zero_says_that_there_is_none()
     local data = bytes.pack("float", { 1, 2, 3 })
     lu.assertEquals(self:read({ storages = { { "0", data, { crc = 0 } } } }).names, { "a" })
     self:refuse({ storages = { { "0", data, { crc = 7 } } } }, "'a'", "expected 00000007")
-    self:refuse({ pickle_also = { crc = 7 } }, "archive/data.pkl", "expected 00000007")
+    self:refuse({ pickle_also = { crc = 7 } }, "byte 64", "expected 00000007")
     local path = self.folder:write("b.pt", torch.archive {
         storages = { { "0", data, { crc = 7 } } } })
     lu.assertEquals(dump.open(path):get("b"):totable(), { 1, 2, 3 })
@@ -129,11 +129,70 @@ function TestPt:test_refuses_globals_other_than_those_of_tensors()
         { "collections", "OrderedDict " }, { "", "" }, { "torch FloatStorage", "x" } } do
         local value = torch.global(name[1], name[2]) .. torch.tuple { torch.str "x" } .. "R"
         local told = (name[1] .. "." .. name[2]):gsub(" ", ".")
-        self:refuse({ value = value }, "archive/data.pkl", "refused global '" .. told .. "'")
+        self:refuse({ value = value }, "byte 66", "refused global '" .. told .. "'")
     end
     -- a name that ends no line, and one that would reach the terminal
     self:refuse({ value = "cos\nsystem" }, "a line has no end")
     self:refuse({ value = torch.global("os\27[31m", "x") }, "refused global 'os?[31m.x'")
+end
+
+function TestPt:test_a_refused_global_is_told_by_the_key_it_lies_at_and_what_to_do()
+    local evil, t = torch.global("os", "system") .. ")R", torch.tensor()
+    local dict, list = torch.dict, torch.list
+    local cases = { -- value, its place
+        { dict { { "x", t }, { "args", evil } }, "args" },
+        { dict { { "x", t }, { "cfg", dict { { "lr", "N" }, { "args", evil } } } }, "cfg.args" },
+        { dict { { "x", list { t, "N", evil } } }, "x.2" },
+        { dict { { "x", list { dict { { "y", evil } } } } }, "x.0.y" },
+        { dict { { "x", t }, { "pair", torch.tuple { t, evil } } }, "pair" },
+        { "}" .. torch.str "one" .. evil .. "s", "one" },
+        { "}(" .. torch.str "x" .. t .. torch.str "some" .. "]" .. evil .. "au", "some.0" },
+        { "}(" .. torch.str "x" .. t .. torch.str "sub" .. "}" .. torch.str "y" .. evil .. "su",
+            "y" }, -- a dict of one item has no mark
+        { dict { { { torch.int(7) }, evil } }, "7" },
+    }
+    for _, case in ipairs(cases) do
+        self:refuse({ value = case[1] }, ("array '%s': byte "):format(case[2]),
+            "refused global 'os.system'", "leave it out")
+    end
+    self:refuse({ value = evil }, "a.pt: byte 66: refused")
+    self:refuse({ value = dict { { { evil }, t } } }, "a.pt: byte ")
+    for name, advice in pairs { ["torch._utils _rebuild_sparse_tensor"] = "save x.to_dense()",
+        ["numpy._core.multiarray _reconstruct"] = "save torch.as_tensor(x)",
+        ["numpy.core.multiarray scalar"] = "save x.item()",
+        ["torch.nn.modules.linear Linear"] = "save module.state_dict()" } do
+        self:refuse({ value = torch.global(name:match "(.*) (.*)") }, advice)
+    end
+end
+
+function TestPt:test_tensors_under_keys_that_make_no_name_are_told()
+    local t = torch.tensor()
+    local tuple = torch.tuple { torch.str "a", torch.int(1) }
+    local cases = { { tuple, "tuple" }, { "G\63\240\0\0\0\0\0\0", "float" }, { "N", "None" },
+        { "\136", "bool" } }
+    for _, case in ipairs(cases) do
+        local odd = torch.dict { { { case[1] }, torch.dict { { "y", t } } }, { { case[1] }, "N" } }
+        local file = self:read { value = torch.dict { { "x", t }, { "more", odd } } }
+        lu.assertEquals(file.names, { "x" })
+        lu.assertEquals(file.unread, { { name = ("more.{%s}.y"):format(case[2]), reason =
+            ("a dict's key is a %s, expected a word or a whole number"):format(case[2]) } })
+        self:refuse({ value = odd }, ("array '{%s}.y'"):format(case[2]), "a dict's key is a ")
+    end
+end
+
+function TestPt:test_lists_of_numbers_and_bare_storages_beside_tensors_are_told()
+    local storage = torch.tuple { torch.str "storage", torch.global("torch", "FloatStorage"),
+        torch.str "0", torch.str "cpu", torch.int(3) } .. "Q"
+    local numbers = torch.list { torch.int(0), "G\63\240\0\0\0\0\0\0" }
+    local file = self:read { value = torch.dict { { "x", torch.tensor() }, { "labels", numbers },
+        { "raw", storage }, { "words", torch.list { torch.str "P3" } }, { "empty", "]" },
+        { "groups", torch.list { torch.dict { { "params", numbers } } } } } }
+    lu.assertEquals(file.names, { "x" })
+    lu.assertEquals(file.unread, {
+        { name = "labels", reason = "a list of numbers, expected torch.tensor(x)" },
+        { name = "raw", reason = "a bare storage, expected torch.tensor(x)" } })
+    self:refuse({ value = torch.dict { { "logits", numbers } } }, "array 'logits'",
+        "a list of numbers, expected torch.tensor(x)")
 end
 
 function TestPt:test_refuses_opcodes_that_make_objects_or_reach_code()

@@ -160,7 +160,8 @@ function M.open(file, opts)
     if #entries == 0 and unread[1] then
         file:refuse(unread[1].name, nil, "%s, %s", unread[1].reason, npy.EXPECTED)
     elseif #entries == 0 then
-        file:refuse(nil, nil, "an archive without .npy members, expected arrays")
+        file:refuse(nil, nil, "an archive without .npy members or torch.save's data.pkl, expected"
+            .. " arrays")
     end
     return entries, warnings, unread
 end

@@ -22,8 +22,36 @@ local NONE, FLOAT = { kind = "none" }, { kind = "float" }
 local Machine = {}
 Machine.__index = Machine
 
+local function is_container(value)
+    return type(value) == "table" and (value.kind == "dict" or value.kind == "list")
+end
+
+-- Where in the dicts and lists the value that is being read belongs, "args.lr"; nil where that is
+-- not known. On the stack lie, of each that is being filled: itself, a mark (none for one item
+-- alone), its items so far. A tuple is only the mark and items, or without a mark its items.
+function Machine:place()
+    local words, at, mark, top = {}, 1, 1, #self.stack
+    while at and is_container(self.stack[at]) do
+        local value = self.stack[at]
+        while self.marks[mark] and self.marks[mark] <= at do
+            mark = mark + 1
+        end
+        local last = self.stack[top]
+        local inner = self.marks[mark] or top > at and is_container(last) and #last == 0
+            and #(last.keys or {}) == 0 and top or nil
+        local item = (inner or top + 1) - at -- the number of the item that is being read
+        local key = value.kind == "list" and #value + item - 1 or item % 2 == 0
+            and self.stack[at + item - 1] or self.marks[mark] and self.stack[inner]
+        if type(key) ~= "string" and type(key) ~= "number" then
+            break
+        end
+        words[#words + 1], at = key, inner
+    end
+    return #words > 0 and table.concat(words, ".") or nil
+end
+
 function Machine:fail(reason, ...)
-    self.refuse(self.started, reason, ...)
+    self.refuse(self.started, self:place(), reason, ...)
 end
 
 -- The next n bytes of the text.
@@ -161,7 +189,8 @@ local operations = {
     ["\128"] = function(self) -- PROTO
         local protocol = self:number(1)
         if protocol ~= 2 then
-            self:fail("pickle protocol %d, expected torch.save's own, 2", protocol)
+            self:fail("pickle protocol %d, expected torch.save's own, 2: leave pickle_protocol out",
+                protocol)
         end
     end,
     ["("] = function(self) -- MARK
@@ -202,9 +231,10 @@ local operations = {
     ["j"] = function(self) self:recall(self:number(4)) end, -- LONG_BINGET
     ["c"] = function(self) -- GLOBAL
         local name = self:line() .. " " .. self:line()
-        if not self.globals[name] then
-            self:fail("refused global '%s': only tensors in dicts and lists are read",
-                name:sub(1, 80):gsub(" ", "."))
+        local known, advice = self.known(name)
+        if not known then
+            self:fail("refused global '%s': only tensors in dicts and lists are read; %s",
+                name:sub(1, 80):gsub(" ", "."), advice)
         end
         self:make { kind = "global", name = name }
     end,
@@ -223,11 +253,12 @@ local refused = { ["i"] = "INST", ["o"] = "OBJ", ["\129"] = "NEWOBJ", ["\130"] =
     ["\131"] = "EXT2", ["\132"] = "EXT4", ["\146"] = "NEWOBJ_EX", ["\147"] = "STACK_GLOBAL" }
 
 -- Reads one pickle, the whole string -> its value.
---   globals               set of the global names ("module name") that it may hold
---   refuse(at, ...)       throws: what is wrong at the 0-based byte `at`, a format and its values
-function M.read(text, globals, refuse)
+--   known(name)             whether it may hold that global ("module name"); if not, what to do
+--   refuse(at, place, ...)  throws: what is wrong at the 0-based byte `at`, place in the dicts and
+--                           lists ("args.lr", or nil), a format and its values
+function M.read(text, known, refuse)
     local self = setmetatable({ text = text, at = 0, started = 0, stack = {}, marks = {}, memo = {},
-        tables = 0, globals = globals, refuse = refuse }, Machine)
+        tables = 0, known = known, refuse = refuse }, Machine)
     for _ = 1, OPERATIONS_LIMIT do
         self.started = self.at
         local code = self:take(1)

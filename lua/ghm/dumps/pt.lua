@@ -32,6 +32,27 @@ for name in pairs(storages) do
     globals[name] = true
 end
 
+-- What a user can save instead of what globals of these patterns make.
+local instead = { { "^torch._utils _rebuild_sparse_tensor$", "x.to_dense()" },
+    { "^torch._utils _rebuild_qtensor$", "x.dequantize()" },
+    { "^torch._utils _rebuild_tensor_v3$", "x.float(), of a dtype such as uint16 or float8" },
+    { "^torch._tensor _rebuild_from_type", "x.as_subclass(torch.Tensor)" },
+    { "^torch Complex", "torch.view_as_real(x), of a complex x" },
+    { "^numpy%..*_reconstruct$", "torch.as_tensor(x), of a NumPy array" },
+    { "^numpy%..*scalar$", "x.item(), of a NumPy scalar" },
+    { "^collections ", "dict(x)" },
+    { "^torch%.nn%.", "module.state_dict()" }, { "^__torch__", "module.state_dict()" } }
+
+-- Whether a pickle may hold a global; if not, what to do.
+local function is_known(name)
+    for _, other in ipairs(instead) do
+        if name:find(other[1]) then
+            return globals[name], "save " .. other[2]
+        end
+    end
+    return globals[name], "leave it out"
+end
+
 -- The prefix of PREFIX/data.pkl among the members, and that of a second one; nil without.
 local function prefixes(members)
     local found = {}
@@ -66,7 +87,8 @@ local function counts(tuple)
     return list
 end
 
--- One archive that is being read: file, opts, prefix, members (by name), entries, known (names).
+-- One archive that is being read: file, opts, prefix, members (by name), entries, unread (as of
+-- ghm.dumps.dump), known (names).
 local Archive = {}
 Archive.__index = Archive
 
@@ -111,7 +133,8 @@ function Archive:layout(name, args, dtype, n_stored)
         refuse("%d axes, expected at most %d", #shape, RANK_LIMIT)
     elseif extra ~= nil and not (type(extra) == "table" and extra.kind == "dict"
         and #extra.keys == 0) then
-        refuse("a tensor with attributes (conjugate, negative), expected a plain one")
+        refuse("a tensor with attributes (conjugate, negative), expected a plain one: save"
+            .. " x.resolve_conj().resolve_neg()")
     end
     local info = { dtype = dtype, shape = shape }
     info.strides = not elements.is_dense(shape, strides) and strides or nil
@@ -145,31 +168,67 @@ function Archive:add_tensor(name, args)
     self.entries[#self.entries + 1] = entry
 end
 
+-- Notes what looks like an array and is not read; of several of a name the first.
+function Archive:leave(name, reason)
+    if not self.known[name] then
+        self.known[name] = true
+        self.unread[#self.unread + 1] = { name = name, reason = reason }
+    end
+end
+
+-- The name that a key of a dict gives; of other types than words and whole numbers their type, and
+-- why nothing below is read.
+local function name_of(key)
+    if type(key) == "string" or type(key) == "number" then
+        return key
+    end
+    local kind = type(key) == "boolean" and "bool" or key.kind == "none" and "None" or key.kind
+    return "{" .. kind .. "}", ("a dict's key is a %s, expected a word or a whole number"):format(
+        kind)
+end
+
 -- Adds the items of a dict, list or tuple, each named by what it is called in there.
-function Archive:add_items(keys, items, name, depth)
+function Archive:add_items(keys, items, name, depth, reason)
     for k, item in ipairs(items) do
-        local key = keys and keys[k] or k - 1
-        if type(item) == "table" and (type(key) == "string" or type(key) == "number") then
-            self:add(item, name and name .. "." .. key or tostring(key), depth + 1)
+        if type(item) == "table" then
+            local key, odd = name_of(not keys and k - 1 or keys[k])
+            self:add(item, name and name .. "." .. key or tostring(key), depth + 1, reason or odd)
         end
     end
 end
 
--- Adds the tensors in a pickled value. What is no tensor, numbers and words, is no array.
-function Archive:add(value, name, depth)
+local function is_list_of_numbers(value)
+    for _, x in ipairs(value) do
+        if type(x) ~= "number" and not (type(x) == "table" and x.kind == "float") then
+            return false
+        end
+    end
+    return value.kind == "list" and #value > 0
+end
+
+-- Adds the tensors in a pickled value, or notes them where there is a reason not to read them. What
+-- is no tensor, numbers and words, is no array; a list of numbers among the tensors may be meant as
+-- one, deeper ones are settings.
+function Archive:add(value, name, depth, reason)
     self.seen = self.seen + 1
     if depth > DEPTH_LIMIT or self.seen > VALUES_LIMIT or #(name or "") > NAME_LIMIT then
         self.file:refuse(nil, self.pickle.offset, "dicts and lists nested deeper than %d levels,"
             .. " more than %d of them, or a name over %d bytes", DEPTH_LIMIT, VALUES_LIMIT,
             NAME_LIMIT)
     elseif value.kind == "dict" then
-        self:add_items(value.keys, value.values, name, depth)
+        self:add_items(value.keys, value.values, name, depth, reason)
+    elseif depth <= 2 and is_list_of_numbers(value) then
+        self:leave(name or self.file:stem(), "a list of numbers, expected torch.tensor(x)")
     elseif value.kind == "list" or value.kind == "tuple" then
-        self:add_items(nil, value, name, depth)
+        self:add_items(nil, value, name, depth, reason)
+    elseif value.kind == "call" and value.name == TENSOR and reason then
+        self:leave(name, reason)
     elseif value.kind == "call" and value.name == TENSOR then
         self:add_tensor(name or self.file:stem(), value.args)
     elseif value.kind == "call" and value.name == PARAMETER and type(value.args[1]) == "table" then
-        self:add(value.args[1], name, depth + 1)
+        self:add(value.args[1], name, depth + 1, reason)
+    elseif value.kind == "persistent" then
+        self:leave(name or self.file:stem(), "a bare storage, expected torch.tensor(x)")
     end
 end
 
@@ -179,10 +238,10 @@ function Archive:text(name)
     if not member then
         return nil
     elseif member.method ~= 0 then
-        self.file:refuse(member.name, member.offset, "is compressed, expected it stored")
+        self.file:refuse(nil, member.offset, "%s is compressed, expected it stored", member.name)
     end
-    self:check_crc(member.name, member)
-    return self.file:read(member.offset, member.size, member.name), member
+    self:check_crc(nil, member)
+    return self.file:read(member.offset, member.size), member
 end
 
 local function refuse_other(file, head)
@@ -194,15 +253,16 @@ local function refuse_other(file, head)
         .. " torch.save(torch.load(path), path)", what)
 end
 
--- The reader -> list of entries in the pickle's order, no warnings.
+-- The reader -> list of entries in the pickle's order, no warnings, list of { name, reason } of
+-- what is not read.
 -- opts.check_crc: check storages too when they are read; a CRC of 0 says that there is none.
 function M.open(file, opts)
     local head = file:read(0, math.min(file.size, 16))
     if not zip.claims(head) then
         refuse_other(file, head)
     end
-    local self = setmetatable({ file = file, opts = opts, members = {}, entries = {}, known = {},
-        checked = {}, seen = 0 }, Archive)
+    local self = setmetatable({ file = file, opts = opts, members = {}, entries = {}, unread = {},
+        known = {}, checked = {}, seen = 0 }, Archive)
     local members = zip.members(file)
     for _, member in ipairs(members) do
         self.members[member.name] = member
@@ -220,16 +280,19 @@ function M.open(file, opts)
     if self:text "byteorder" == "big" then
         file:refuse(nil, nil, "its elements are big-endian, expected little-endian ones")
     end
-    local value = pickle.read(text, globals, function(at, ...)
-        file:refuse(self.pickle.name, self.pickle.offset + at, ...)
+    local value = pickle.read(text, is_known, function(at, place, ...)
+        file:refuse(place, self.pickle.offset + at, ...)
     end)
     if type(value) == "table" then
         self:add(value, nil, 1)
     end
-    if #self.entries == 0 then
+    local left = self.unread[1]
+    if #self.entries == 0 and left then
+        file:refuse(left.name, self.pickle.offset, "no tensors that are read: %s", left.reason)
+    elseif #self.entries == 0 then
         file:refuse(nil, self.pickle.offset, "the pickle holds no tensors, expected arrays")
     end
-    return self.entries, {}
+    return self.entries, {}, self.unread
 end
 
 return M
