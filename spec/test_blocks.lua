@@ -285,6 +285,44 @@ local unchecked = [[
     end))
 ]]
 
+-- Cuts the file short before an array of it is copied.
+local copied = [[
+    local ffi, ghm, array = require "ffi", require "ghm", require "ghm.array"
+    ffi.cdef "int truncate(const char *path, int64_t length);"
+    local file, make = ghm.dump.open(arg[1]), array.new
+    function array.new(...)
+        ffi.C.truncate(arg[1], 4096)
+        return make(...)
+    end
+    print(pcall(file.get, file, "logits"))
+]]
+
+function TestBlocks:test_a_dump_that_is_cut_short_while_an_array_is_copied_is_refused()
+    local script = self.place.folder:write("copy.lua", ("package.path = %q\n%s"):format(
+        package.path, copied))
+    local member = scripts.member("logits", "float", ">f4", "(100000, 10)", scripts.logit)
+    member.method = 0
+    self.place:dump("x.npz", member)
+    lu.assertStrMatches(self.place:fine(script, { "x.npz" }),
+        "false%s+x.npz: array 'logits': the file was cut short, .*")
+end
+
+function TestBlocks:test_nothing_is_guarded_any_more_when_an_array_is_handed_out()
+    local members = {}
+    for k, case in ipairs { { "mapped", "<f4", 0 }, { "swapped", ">f4", 0 },
+        { "packed", "<f4", 8 } } do
+        members[k] = scripts.member(case[1], "float", case[2], "(10, 10)", scripts.logit)
+        members[k].method = case[3]
+    end
+    local path = self.place:dump("x.npz", unpack(members))
+    for _, name in ipairs { "mapped", "swapped", "packed" } do
+        local file = ghm.dump.open(path, { check_crc = true })
+        file:get(name)
+        lu.assertNil(file.source.guarded, "zeros of a file that is cut short would go unseen")
+        file:close()
+    end
+end
+
 function TestBlocks:test_a_dump_that_is_cut_short_while_its_CRC_is_checked_is_refused()
     local script = self.place.folder:write("crc.lua", ("package.path = %q\n%s"):format(
         package.path, unchecked))

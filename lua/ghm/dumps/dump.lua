@@ -155,8 +155,10 @@ function M.open(path, opts)
 end
 
 -- The array of that name, read at the first call and kept until close() or its :free(). Mapped
--- arrays are read-only and stay valid after close(). Fault "dump": no such array, damaged data, a
--- file that has shrunk.
+-- arrays are read-only and stay valid after close(), but not when someone cuts the file short:
+-- reading them then ends the process by SIGBUS (ghm.source's blocks are guarded; a file that is
+-- removed or replaced does no harm). Fault "dump": no such array, damaged data, a file that has
+-- shrunk.
 function File:get(name)
     local entry = self.entries[name] or roles.no_array(self, name)
     local a = self.cache[name]

@@ -129,6 +129,16 @@ local function mapped_pieces(info, ptr, owner, stored, file, name)
     end
 end
 
+-- All elements of a mapped file at once.
+local function mapped_array(info, ptr, owner, stored, file, name)
+    if stored == "mapped" then
+        return M.array(info, ptr, owner, stored)
+    end
+    return file:guarding(name, function()
+        return M.array(info, ptr, owner, stored)
+    end)
+end
+
 -- An entry (as ghm.dumps.dump describes them) for elements that lie uncompressed at a byte of
 -- `file`, a mapfile.
 function M.entry(file, name, info, offset)
@@ -141,7 +151,8 @@ function M.entry(file, name, info, offset)
     end
     return {
         name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
-        stored = stored, offset = offset, read = reading(M.array), pieces = reading(mapped_pieces),
+        stored = stored, offset = offset,
+        read = reading(mapped_array), pieces = reading(mapped_pieces),
     }
 end
 

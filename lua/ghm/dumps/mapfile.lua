@@ -193,11 +193,28 @@ function M.let_go(ptr, bytes)
     advise(ptr, bytes, DONT_NEED)
 end
 
-function File:close()
+local function stop_guarding(self)
     if self.guarded then
         end_guard(ffi.gc(self.guarded, nil))
         self.guarded = nil
     end
+end
+
+-- What read() gives, which looks at what is mapped, and what was lost meanwhile is refused. Arrays
+-- that are handed out must not stay guarded: nobody would check what they read.
+function File:guarding(array, read)
+    local outer = self.guarded
+    self:guard()
+    local result = read()
+    self:check(array)
+    if not outer then
+        stop_guarding(self)
+    end
+    return result
+end
+
+function File:close()
+    stop_guarding(self)
     if self.descriptor then
         close_descriptor(ffi.gc(self.descriptor, nil))
     end

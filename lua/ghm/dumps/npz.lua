@@ -133,11 +133,13 @@ local function inflated_entry(file, name, member)
         name = name, dtype = info.dtype, shape = info.shape, n = info.n, bytes = info.bytes,
         stored = "inflated", offset = member.offset, pieces = pieces,
         read = function()
-            local next_piece = pieces()
-            local a = next_piece(info.n)
-            next_piece(0)
-            a.shape = info.shape
-            return a
+            return file:guarding(name, function()
+                local next_piece = pieces()
+                local a = next_piece(info.n)
+                next_piece(0)
+                a.shape = info.shape
+                return a
+            end)
         end,
     }
 end

@@ -220,9 +220,9 @@ end
 function M.check_crc(file, name, member, crc)
     if not crc then
         local ptr = file:map(member.offset, member.size, name)
-        file:guard()
-        crc = inflate.crc32(0, ptr, member.size)
-        file:check(name)
+        crc = file:guarding(name, function()
+            return inflate.crc32(0, ptr, member.size)
+        end)
     end
     if crc ~= member.crc then
         file:refuse(name, member.offset, "CRC-32 %08x, expected %08x: the data is damaged",
