@@ -81,7 +81,8 @@ def by_numpy():
     np.savez(path("zip64.npz"), **many)
     wrote("numpy", "zip64.npz", {f"a{k}": told(many[f"a{k}"]) for k in (0, 65534, 65599)})
     np.savez(path("words.npz"), logits=arrays["f2_2x3_le_c"], names=np.array(["P3", "P10"]),
-             raw=np.array([b"x"]), when=np.zeros(2, "M8[s]"), ids=np.arange(3, dtype="u4"))
+             raw=np.array([b"x"]), when=np.zeros(2, "M8[s]"), ids=np.arange(3, dtype="u4"),
+             meta={"epoch": 3}, boxes=np.zeros(2, [("x", "f4")]))
     wrote("numpy", "words.npz", {"logits": expected["f2_2x3_le_c"]})
     for name, a, text in (("object", np.array([{}]), "object elements"),
                           ("complex", np.zeros(2, "c8"), "dtype '<c8'"),

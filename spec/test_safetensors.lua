@@ -141,9 +141,27 @@ function TestSafetensors:test_refuses_duplicate_keys_at_every_level()
 end
 
 function TestSafetensors:test_refuses_dtypes_it_does_not_read_by_name()
-    for _, dtype in ipairs { "F8_E4M3", "F8_E5M2", "U16", "U32", "U64", "C64", "F4", "f32", "" } do
-        self:refuse({ header = header { dtype = '"' .. dtype .. '"' } }, "array 'x'",
-            ("dtype '%s' is not read, expected one of F16 BF16"):format(dtype))
+    local others = { F8_E4M3 = 1, F8_E5M2 = 1, F8_E8M0 = 1, U16 = 2, U32 = 4, U64 = 8, C64 = 8 }
+    local two = '{"odd":{"dtype":"%s","shape":[3],"data_offsets":[0,%d]},'
+        .. '"x":{"dtype":"U8","shape":[1],"data_offsets":[%d,%d]}}'
+    for dtype, size in pairs(others) do
+        local told = ("dtype '%s' is not read"):format(dtype)
+        local bytes_of = 3 * size
+        self:refuse({ header = header { dtype = '"' .. dtype .. '"', offsets = ("[0,%d]"):format(
+            bytes_of) }, data = ("\0"):rep(bytes_of) }, "array 'x'", told
+            .. ", expected one of F16 BF16")
+        local file = self:read { header = two:format(dtype, bytes_of, bytes_of, bytes_of + 1),
+            data = ("\0"):rep(bytes_of) .. "\7" }
+        lu.assertEquals({ file.names, file:get("x"):totable() }, { { "x" }, { 7 } })
+        lu.assertEquals({ #file.unread, file.unread[1].name, file.unread[1].reason },
+            { 1, "odd", told })
+        self:refuse({ header = two:format(dtype, bytes_of + 1, bytes_of + 1, bytes_of + 2),
+            data = ("\0"):rep(bytes_of + 2) }, "array 'odd'", dtype .. "[3] takes ")
+    end
+    for _, dtype in ipairs { "F4", "f32", "" } do -- of no known size: refused with all others
+        local told = ("dtype '%s' is not read, expected one of F16 BF16"):format(dtype)
+        self:refuse({ header = header { dtype = '"' .. dtype .. '"' } }, "array 'x'", told)
+        self:refuse({ header = two:format(dtype, 3, 3, 4), data = "1234" }, "array 'odd'", told)
     end
 end
 

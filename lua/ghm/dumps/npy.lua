@@ -8,6 +8,7 @@ local M = { format = "npy", extensions = { "npy" } }
 
 local MAGIC = "\147NUMPY"
 local HEADER_LIMIT = 10000 -- NumPy's own
+local STRUCTURED = "[" -- the descr of a list of fields
 
 M.EXPECTED = ("expected one of %s with '<' or '>'"):format(
     (table.concat(array.dtypes, " "):gsub("bf16 ", "")))
@@ -18,11 +19,13 @@ function M.claims(head)
 end
 
 -- 'descr' of NumPy -> dtype, whether its bytes are in big-endian order; or nil and why elements of
--- that type are not read. Refuses objects, and what is no type.
+-- that type are not read. Refuses what is no type.
 local function read_descr(descr, refuse)
     local order, kind, unit = descr:match "^([<>|=])(%a%d+)(%[?%w*%]?)$"
-    if descr:find "O" then
-        refuse("object elements are refused: reading them could run code")
+    if descr:find "^|O%d*$" then
+        return nil, "object elements are refused: reading them could run code"
+    elseif descr == STRUCTURED then
+        return nil, "structured elements are not read"
     elseif order == "|" and (array.itemsize[kind] or 1) > 1 then
         refuse("dtype '%s' has no byte order", descr)
     elseif unit == "" and array.itemsize[kind] then
@@ -57,7 +60,8 @@ local values = {
     shape = { "^%(([^()]*)%)()" },
 }
 
--- The dict literal -> { descr, fortran_order, shape } as texts.
+-- The dict literal -> { descr, fortran_order, shape } as texts; of structured elements no more than
+-- that they are.
 local function read_dict(text, refuse)
     local found = {}
     local at = text:match "^%s*{%s*()"
@@ -77,8 +81,8 @@ local function read_dict(text, refuse)
         end
         if not value then
             refuse("header key '%s' has no value that is understood", key)
-        elseif value == "[" then
-            refuse("structured elements are not read, expected plain numbers")
+        elseif value == STRUCTURED then
+            return { descr = value, shape = "" }
         end
         found[key] = value
         at = text:match("^%s*,%s*()", stop) or text:match("^%s*()}", stop)
@@ -128,7 +132,7 @@ function M.header(take, size, refuse)
     local swapped
     info.dtype, swapped = read_descr(dict.descr, refuse)
     if not info.dtype then
-        return nil, swapped
+        return nil, swapped -- why
     end
     info.swapped = swapped and array.itemsize[info.dtype] > 1
     info.n, info.bytes = elements.measure(info.dtype, info.shape)

@@ -13,6 +13,12 @@ local METADATA = "__metadata__"
 local dtypes = { F16 = "f2", BF16 = "bf16", F32 = "f4", F64 = "f8", I8 = "i1", U8 = "u1",
     BOOL = "b1", I16 = "i2", I32 = "i4", I64 = "i8" }
 
+-- The format's other dtypes, each with one of ours whose elements take as many bytes. A tensor of
+-- these is refused by name and the others are read; one of no such dtype refuses the file.
+local not_read = { U16 = "i2", U32 = "i4", U64 = "i8", C64 = "f8", F8_E4M3 = "i1", F8_E5M2 = "i1",
+    F8_E8M0 = "i1" }
+local EXPECTED = "expected one of F16 BF16 F32 F64 I8 U8 I16 I32 I64 BOOL"
+
 -- Whether a file that begins with the string `head` is of this format; there is no magic, so what
 -- looks unlike it but is called so is claimed too, and told what is wrong.
 function M.claims(head, file)
@@ -66,7 +72,7 @@ local function check_metadata(file, metadata)
 end
 
 -- What the header says of one tensor -> as ghm.dumps.elements describes it, with name, and first
--- and stop: its bytes, counted from where the elements begin.
+-- and stop: its bytes, counted from where the elements begin; reason: why it is not read, or nil.
 local function read_tensor(file, name, said, room)
     local function refuse(reason, ...)
         file:refuse(name, 8, reason, ...)
@@ -80,11 +86,13 @@ local function read_tensor(file, name, said, room)
         or not is_counts(said.data_offsets) or #said.data_offsets ~= 2 then
         refuse("expected a dtype, a shape of counts and data_offsets [begin, end]")
     end
-    local info = { name = name, dtype = dtypes[said.dtype], shape = said.shape,
-        first = said.data_offsets[1], stop = said.data_offsets[2] }
+    local info = { name = name, dtype = dtypes[said.dtype] or not_read[said.dtype],
+        shape = said.shape, first = said.data_offsets[1], stop = said.data_offsets[2] }
+    if not dtypes[said.dtype] then
+        info.reason = ("dtype '%s' is not read"):format(said.dtype:sub(1, 40))
+    end
     if not info.dtype then
-        refuse("dtype '%s' is not read, expected one of F16 BF16 F32 F64 I8 U8 I16 I32 I64 BOOL",
-            said.dtype:sub(1, 40))
+        refuse("%s, %s", info.reason, EXPECTED)
     end
     info.n, info.bytes = elements.measure(info.dtype, info.shape)
     local shape = array.shape_text(info.shape):sub(1, 60)
@@ -94,13 +102,15 @@ local function read_tensor(file, name, said, room)
         refuse("data_offsets [%.0f, %.0f] are no range of the %.0f bytes of elements", info.first,
             info.stop, room)
     elseif info.stop - info.first ~= info.bytes then
-        refuse("%s%s takes %.0f bytes, data_offsets [%.0f, %.0f] give it %.0f", info.dtype, shape,
-            info.bytes, info.first, info.stop, info.stop - info.first)
+        refuse("%s%s takes %.0f bytes, data_offsets [%.0f, %.0f] give it %.0f",
+            info.reason and said.dtype or info.dtype, shape, info.bytes, info.first, info.stop,
+            info.stop - info.first)
     end
     return info
 end
 
--- The reader -> list of entries in the order of their elements, no warnings.
+-- The reader -> list of entries in the order of their elements, no warnings, list of { name,
+-- reason } of what is not read.
 function M.open(file)
     local header, start = read_header(file)
     local room = file.size - start
@@ -122,23 +132,29 @@ function M.open(file)
         end
         return a.name < b.name
     end)
-    local entries, filled = {}, 0
-    for k, info in ipairs(tensors) do
+    local entries, unread, filled = {}, {}, 0
+    for _, info in ipairs(tensors) do
         if info.first ~= filled then
             file:refuse(info.name, start + info.first, "%s, expected its elements at byte %.0f",
                 info.first < filled and "overlaps the tensor before it" or "a hole before it",
                 start + filled)
         end
         filled = info.stop
-        entries[k] = elements.entry(file, info.name, info, start + info.first)
+        if info.reason then
+            unread[#unread + 1] = { name = info.name, reason = info.reason }
+        else
+            entries[#entries + 1] = elements.entry(file, info.name, info, start + info.first)
+        end
     end
-    if #entries == 0 then
+    if #entries == 0 and unread[1] then
+        file:refuse(unread[1].name, 8, "%s, %s", unread[1].reason, EXPECTED)
+    elseif #entries == 0 then
         file:refuse(nil, 8, "holds no tensors, expected arrays")
     elseif filled ~= room then
         file:refuse(nil, start + filled, "%.0f bytes after the last tensor, expected none",
             room - filled)
     end
-    return entries, {}
+    return entries, {}, unread
 end
 
 return M
