@@ -37,6 +37,25 @@ function TestSource.test_files_come_in_natural_order_and_words_in_theirs()
     lu.assertEquals(names, { "step_2.npz", "step_10.npz", "a.npz", "synth:fresh step 0" })
 end
 
+function TestSource.test_a_step_that_is_there_in_two_formats_is_refused()
+    local folder = bytes.folder()
+    local dump = bytes.zip { scripts.logits(), scripts.targets() }
+    for _, name in ipairs { "step_3.npz", "step_3.5.npz", "step_3", "step_4.npz", ".npz", ".pt" } do
+        folder:write(name, dump)
+    end
+    lu.assertEquals(#steps_in { folder.path, folder.path .. "/step_3" }, 4) -- hidden ones are none
+    folder:write("step_3.pt", dump)
+    for _, words in ipairs { { folder.path }, { folder.path .. "/step_3*" },
+        { folder.path .. "/step_3.npz", folder.path .. "/step_3.pt" } } do
+        bytes.assert_refused({ "step_3.npz and .pt look like the same step, expected each once: "
+            .. "a glob, *.pt, chooses" }, steps_in, words)
+    end
+    folder:write("step_4.sketch", dump)
+    bytes.assert_refused({ " and .pt and 1 more such pairs look" }, steps_in, { folder.path })
+    lu.assertEquals(#steps_in { folder.path .. "/*.npz" }, 3)
+    folder:remove()
+end
+
 function TestSource.test_a_dense_target_is_preferred_to_labels_unless_they_are_named()
     local folder = bytes.folder()
     local path = folder:write("both.npz", bytes.zip { scripts.logits(), scripts.targets(),

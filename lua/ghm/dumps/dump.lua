@@ -125,6 +125,24 @@ function M.list(words, known)
     return once
 end
 
+-- Refuses files of which two differ in nothing but the format: a stream would have that step twice.
+function M.check_each_once(files)
+    local known, twice, first = {}, 0, nil
+    for _, path in ipairs(files) do
+        local stem, extension = path:match "^(.*[^/])%.([^./]*)$"
+        if extensions[extension] then
+            local other = known[stem]
+            twice, first = twice + (other and 1 or 0), first or other and { other, path, extension }
+            known[stem] = path
+        end
+    end
+    if first then
+        fault.raise("dump", "%s and .%s%s look like the same step, expected each once: a glob,"
+            .. " *.%s, chooses", first[1], first[3],
+            twice > 1 and (" and %d more such pairs"):format(twice - 1) or "", first[3])
+    end
+end
+
 local File = {}
 File.__index = File
 

@@ -239,7 +239,7 @@ function M.open(args, task)
     local calls = typed_calls(args, task)
     local self = setmetatable({ task = task, steps = {}, failed = {}, words = words,
         fail_fast = args.fail_fast, inputs = json.array {} }, Source)
-    local known = {}
+    local known, files = {}, {}
     for _, word in ipairs(words) do
         if word:find "^synth:" then
             table.insert(self.inputs, word)
@@ -248,6 +248,7 @@ function M.open(args, task)
             end
         else
             for _, path in ipairs(args.inputs and { word } or dump.list({ word }, known)) do
+                table.insert(files, path)
                 table.insert(self.inputs, posix.real_path(path) or path)
                 local steps = saved.claims(path) and saved_steps(self, path, calls, args)
                     or { file_step(path, calls, task, args.keys.labels) }
@@ -257,6 +258,7 @@ function M.open(args, task)
             end
         end
     end
+    dump.check_each_once(files)
     if #self.steps == 0 then
         fault.raise("dump", "%s: no steps in it", table.concat(words, ", "))
     end
