@@ -1,5 +1,6 @@
 -- Batches that stay on disk: a call of the loss whose arrays are read a block of rows at a time, so
--- that memory is bounded by a block, however large the step.
+-- that memory is bounded by a block, however large the step. The exception is an array that is both
+-- deflated and in Fortran order: its rows lie all over a stream that is read from front to end.
 
 local array = require "ghm.array"
 local batch = require "ghm.batch"
