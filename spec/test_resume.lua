@@ -154,6 +154,18 @@ function TestResume:test_a_full_disk_is_one_error_and_earlier_results_stay()
         .. "/results.csv"), rows .. "\n")
 end
 
+function TestResume:test_a_disk_that_is_full_during_a_run_tells_the_command_that_goes_on()
+    local script = posix.quote(scripts.root .. "/experiments/sweep_bins.lua")
+    local got = posix.capture(("cd %s; trap '' XFSZ; ulimit -f 16; luajit %s "
+        .. "synth:detector,rows=20000 bins=5,10 --plot none 2>&1; echo $?"):format(
+        posix.quote(self.path), script))
+    local command = got:match "^error: [^\n]*%.sketch: cannot write[^\n]*; to go on: (.*)\n1$"
+    lu.assertNotNil(command, got)
+    local _, went_on = posix.capture(("cd %s; %s -q"):format(posix.quote(self.path), command))
+    lu.assertEquals(went_on, 0)
+    lu.assertEquals(#csv.read(self.path .. "/runs/latest/results.csv"), 2)
+end
+
 function TestResume:test_fail_fast_stops_at_the_first_bad_step()
     self.place:dump("a.npz", scripts.logits(), scripts.targets())
     self.place.folder:write("b.npz", "damaged")

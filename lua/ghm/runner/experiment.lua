@@ -188,8 +188,9 @@ function M.main(spec)
         local ok, result = pcall(body, spec, args, function(made)
             run = made
         end)
-        if not ok and run and fault.is(result) and result.kind == "interrupted" then
-            result = fault.new("interrupted", "%s; to go on: %s", result.message,
+        local kind = not ok and run and fault.is(result) and result.kind
+        if kind == "interrupted" or kind == "failed" then -- by Ctrl-C, or by a full disk
+            result = fault.new(kind, "%s; to go on: %s", result.message,
                 called.command { "--resume", run.dir })
         end
         return ok and result or not ok and error(result, 0) or nil
