@@ -11,14 +11,18 @@
     luajit experiments/sweep_bins.lua runs/dump
 
 A watched loss is any module called with (pred, target, weight), as mmdetection's are, or with
-(input, target); calls without gradient, as in validation, are not recorded.  Where there is no such
-module, dump.record(logits=..., labels=..., label_weights=...) takes tensors by name.  A loss that
-is called several times in a step, once for each level of a feature pyramid, becomes call0_logits,
-call1_logits, ... or, with levels=["P3", "P4"], P3_logits, P4_logits.
+(input, target); calls without gradient, as in validation, are not recorded, nor is what gradient
+checkpointing runs again.  Under torch.compile it breaks the graph, so not with fullgraph=True.
+Copies and saved files of the module have no part in the dump.
+
+Where there is no such module, dump.record(logits=..., labels=..., label_weights=...) takes tensors
+by name.  A loss that is called several times in a step, once for each level of a feature pyramid,
+becomes call0_logits, call1_logits, ... or, with levels=["P3", "P4"], P3_logits, P4_logits.
 
 In distributed training give each rank a folder of its own, or only one rank a dump.
 """
 import atexit
+import contextlib
 import os
 import queue
 import re
@@ -27,6 +31,11 @@ import warnings
 
 import numpy as np
 import torch
+
+try:
+    from torch.compiler import disable as untraced
+except ImportError:  # torch 2.0
+    from torch._dynamo import disable as untraced
 
 CLASS_NAMES = {"pred": "logits", "target": "target", "labels": "labels", "weight": "label_weights"}
 BOX_NAMES = {"pred": "bbox_pred", "target": "bbox_target", "weight": "bbox_weights"}
@@ -95,17 +104,26 @@ class LogitDump:
 
     def watch(self, loss, boxes=False):
         """Records each call of a loss module; returns the module, which stays as it is."""
-        calls = []
+        calls, forward = [], None  # forward: the last step with a call outside of backward()
         self.calls.append(calls)
         if getattr(loss, "pos_weight", None) is not None:
             warnings.warn("pos_weight is not recorded: no loss of ghm has one")
 
         def before(module, args, kwargs):
-            if self.active and torch.is_grad_enabled():
-                parts = _parts(module, args, kwargs, boxes)
+            nonlocal forward
+            if not self.active or not torch.is_grad_enabled():
+                return
+            if torch._C._current_graph_task_id() == -1:
+                forward = self.number
+            elif forward == self.number:  # checkpointing runs again what was recorded
+                return
+            parts = _parts(module, args, kwargs, boxes)
+            try:
                 calls.append({name: self._copy(tensor) for name, tensor in parts.items()})
+            except RuntimeError as error:  # on the meta device, in vmap, ...
+                warnings.warn(f"a call of {type(module).__name__} is not recorded: {error}")
 
-        self.handles.append(loss.register_forward_pre_hook(before, with_kwargs=True))
+        self.handles.append(loss.register_forward_pre_hook(_Hook(before), with_kwargs=True))
         return loss
 
     def step(self):
@@ -169,8 +187,12 @@ class LogitDump:
     def _copy(self, tensor):
         """A copy in CPU memory that training does not touch; from a GPU it may be on its way."""
         tensor = tensor.detach()
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
         if tensor.device.type != "cuda":
-            return tensor.to("cpu", copy=True)
+            copy = tensor.to("cpu", copy=True)
+            copy.new_empty(0).float().numpy()  # raises where there are no elements behind it
+            return copy
         self.devices.add(tensor.device)
         host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
         return host.copy_(tensor, non_blocking=True)
@@ -211,9 +233,23 @@ class LogitDump:
         return tensor
 
 
+class _Hook:
+    """A hook that torch.compile does not look into, and that copies of its module lack."""
+
+    def __init__(self, call):
+        self.call = call
+
+    @untraced
+    def __call__(self, *args):
+        self.call(*args)
+
+    def __reduce__(self):
+        return getattr, (contextlib.nullcontext(), "__exit__")  # takes anything and does nothing
+
+
 def _numpy(tensor):
-    """numpy has no bfloat16; float32 holds all its values."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    """C order, of which ghm reads blocks; float32 for bfloat16, which numpy has not got."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
 
 
 def _parts(module, args, kwargs, boxes):

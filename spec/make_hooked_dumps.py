@@ -1,6 +1,8 @@
 """Trains with experiments/dump_logits.py as its users do, for spec/test_dump_hook.lua:
 make_hooked_dumps.py FOLDER.  FOLDER/said.json holds what training itself saw.
 """
+import copy
+import io
 import json
 import os
 import sys
@@ -175,6 +177,79 @@ def forked():
     said["forked"] = os.waitstatus_to_exitcode(ended[1]) if ended[0] else "it hangs"
 
 
+def trained(name, call):
+    """Two steps with a watched loss, whose value is call(model, x, loss, y): what training saw."""
+    torch.manual_seed(6)
+    model, loss = nn.Linear(6, 4), nn.BCEWithLogitsLoss()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        values = []
+        with LogitDump(folder(name)) as dump:
+            dump.watch(loss)
+            for _ in range(2):
+                x, y = torch.randn(50, 6, requires_grad=True), (torch.rand(50, 4) < 0.2).float()
+                value = call(model, x, loss, y)
+                value.backward()
+                dump.step()
+                values.append(value.item())
+    said[name] = {"values": values, "gradient": model.weight.grad.abs().sum().item(),
+                  "warned": [str(one.message) for one in told if "dump" in one.filename
+                             or "getpid" in str(one.message)]}
+
+
+def in_other_ways():
+    """Each must give the dump, the loss and the gradient of a plain call."""
+    from torch.utils.checkpoint import checkpoint
+
+    def whole(model, x, loss, y):
+        return loss(model(x), y)
+
+    def checked(model, x, loss, y, reentrant):
+        return checkpoint(lambda x: whole(model, x, loss, y), x, use_reentrant=reentrant)
+
+    def inner(model, x, loss, y):
+        return loss(checkpoint(model, x, use_reentrant=False), y)
+
+    def validated(model, x, loss, y):
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                loss(model(x), y)
+        copied = copy.deepcopy(loss)
+        copied(model(x), y)
+        torch.save(loss, kept := io.BytesIO())
+        kept.seek(0)
+        torch.load(kept, weights_only=False)(model(x), y)
+        return whole(model, x, loss, y)
+
+    trained("ways_whole", whole)
+    trained("ways_reentrant", lambda *args: checked(*args, True))
+    trained("ways_checkpoint", lambda *args: checked(*args, False))
+    trained("ways_inner", inner)
+    trained("ways_validated", validated)
+    trained("ways_transposed", lambda model, x, loss, y: loss(model(x).t().contiguous().t(), y))
+    meta = nn.Linear(6, 4, device="meta")
+
+    def on_meta(model, x, loss, y):
+        loss(meta(x.to("meta")), y.to("meta"))
+        return whole(model, x, loss, y)
+
+    trained("ways_meta", on_meta)
+    try:
+        compiled = torch.compile(whole, backend="eager")
+    except RuntimeError:  # each torch knows Pythons up to some version
+        said["ways_compiled"] = None
+    else:
+        trained("ways_compiled", compiled)
+    for dtype in (torch.bfloat16, torch.float16):
+        def cast(*args):
+            with torch.autocast("cpu", dtype):
+                return whole(*args)
+        trained(f"cast_{str(dtype)[6:]}", cast)
+    with LogitDump(folder("sparse")) as dump:
+        dump.record(logits=torch.ones(2, 2), target=torch.eye(2).to_sparse())
+        dump.step()
+
+
 def misused():
     with LogitDump(folder("once")) as dump:
         record_one(dump)
@@ -199,6 +274,7 @@ weighted()
 full()
 broken()
 forked()
+in_other_ways()
 misused()
 try:
     pyramid("safetensors", format="safetensors")

@@ -116,6 +116,57 @@ function TestDumpHook.test_a_forked_worker_has_no_part_in_the_dump()
     lu.assertEquals(names_in "forked", "step_000000.npz step_000001.npz")
 end
 
+-- The dump of a training in another way holds what the loss saw, once for each step, and the
+-- training went as without it.
+local function assert_seen(name, plain)
+    local rows, seen = evaluate(name .. " --loss bce"), said[name]
+    lu.assertEquals(#rows, 2, name)
+    for k, row in ipairs(rows) do
+        close(row.loss, seen.values[k], { rel = 1e-6 }, "%s: the loss of row %d", name, k)
+    end
+    lu.assertEquals({ seen.values, seen.gradient }, { plain.values, plain.gradient }, name)
+end
+
+function TestDumpHook.test_gradient_checkpointing_is_recorded_once()
+    for _, way in ipairs { "reentrant", "checkpoint", "inner" } do
+        assert_seen("ways_" .. way, said.ways_whole)
+        lu.assertEquals(said["ways_" .. way].warned, {})
+    end
+end
+
+function TestDumpHook.test_validation_and_copies_of_the_loss_have_no_part()
+    assert_seen("ways_validated", said.ways_whole)
+    lu.assertEquals(said.ways_validated.warned, {})
+end
+
+function TestDumpHook.test_a_transposed_prediction_is_written_in_C_order()
+    assert_seen("ways_transposed", said.ways_whole)
+    lu.assertNil(place:read("ways_transposed/step_000000.npz"):find "'fortran_order': True")
+end
+
+function TestDumpHook.test_a_call_without_data_is_told_and_training_goes_on()
+    assert_seen("ways_meta", said.ways_whole)
+    lu.assertStrContains(said.ways_meta.warned[1], "a call of BCEWithLogitsLoss is not recorded: ")
+end
+
+function TestDumpHook.test_a_compiled_loss_is_recorded_without_a_warning()
+    lu.skipIf(said.ways_compiled == ghm.json.null, "this torch does not compile for this Python")
+    assert_seen("ways_compiled", said.ways_whole)
+    lu.assertEquals(said.ways_compiled.warned, {})
+end
+
+function TestDumpHook.test_autocast_records_what_the_loss_was_given()
+    for name, dtype in pairs { cast_bfloat16 = "f4", cast_float16 = "f2" } do
+        assert_seen(name, said[name])
+        lu.assertEquals(dump_of(name .. "/step_000001.npz"):get("logits").dtype, dtype)
+    end
+end
+
+function TestDumpHook.test_a_sparse_target_is_written_dense()
+    local target = dump_of "sparse/step_000000.npz":get "target"
+    lu.assertEquals(target:totable(), { { 1, 0 }, { 0, 1 } })
+end
+
 function TestDumpHook.test_misuse_is_told()
     lu.assertStrContains(said.again, "holds the steps of another run")
     lu.assertEquals(names_in "once", "step_000000.npz step_000001.npz") -- the second by append
