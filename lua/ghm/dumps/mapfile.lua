@@ -44,12 +44,16 @@ local function end_guard(g)
     clib.C.ghm_guard_end(g.number)
 end
 
--- Throws fault "dump": one line naming the path, the array and byte (nil: none) and the reason,
--- a format with its values. Control characters out of a file cannot reach the terminal.
+-- Throws fault "dump": one line naming the path, the array (its name, or the member of an archive,
+-- a table with a name) and byte (nil: none) and the reason, a format with its values. Control
+-- characters out of a file cannot reach the terminal.
 function File:refuse(array, byte, reason, ...)
     local where = self.path
     if array then
-        where = where .. (": array '%s'"):format(#array > 80 and array:sub(1, 77) .. "..." or array)
+        local is_member = type(array) == "table"
+        local name = is_member and array.name or array
+        where = ("%s: %s '%s'"):format(where, is_member and "member" or "array",
+            #name > 80 and name:sub(1, 77) .. "..." or name)
     end
     if byte then
         where = where .. (": byte %.0f"):format(byte)

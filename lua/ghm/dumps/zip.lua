@@ -135,7 +135,7 @@ local function read_entry(file, text, at, base)
         header = uint(text, at + 42, 4),
     }
     local function refuse_member(reason, ...)
-        file:refuse(member.name, base + at, reason, ...)
+        file:refuse(member, base + at, reason, ...)
     end
     check_name(member.name, refuse_member)
     widen(member, text:sub(extras + 1, comment), refuse_member)
@@ -155,18 +155,18 @@ end
 -- Finds the data behind the local header, whose sizes and extra fields are not trusted.
 local function locate(file, member, limit)
     local at = member.header
-    local head = at <= limit - 30 and file:read(at, 30, member.name) or ""
+    local head = at <= limit - 30 and file:read(at, 30, member) or ""
     if head:sub(1, 4) ~= LOCAL then
-        file:refuse(member.name, at, "expected a zip local header before byte %.0f", limit)
+        file:refuse(member, at, "expected a zip local header before byte %.0f", limit)
     end
     local name_length = uint(head, 26, 2)
     member.offset = at + 30 + name_length + uint(head, 28, 2)
     if member.offset > limit or member.packed > limit - member.offset then
-        file:refuse(member.name, at, "%.0f bytes of data pass the zip directory at byte %.0f",
+        file:refuse(member, at, "%.0f bytes of data pass the zip directory at byte %.0f",
             member.packed, limit)
-    elseif file:read(at + 30, name_length, member.name) ~= member.name
+    elseif file:read(at + 30, name_length, member) ~= member.name
         or uint(head, 8, 2) ~= member.method then
-        file:refuse(member.name, at, "the local header and the zip directory disagree")
+        file:refuse(member, at, "the local header and the zip directory disagree")
     end
 end
 
@@ -178,7 +178,7 @@ local function read_members(file)
         local member
         member, at = read_entry(file, text, at, dir.offset)
         if known[member.name] then
-            file:refuse(member.name, dir.offset, "the name occurs twice in the zip directory")
+            file:refuse(member, dir.offset, "the name occurs twice in the zip directory")
         end
         known[member.name] = true
         locate(file, member, dir.offset)
@@ -198,7 +198,7 @@ local function read_members(file)
     for k = 2, #sorted do
         local before = sorted[k - 1]
         if sorted[k].header < before.offset + before.packed then
-            file:refuse(sorted[k].name, sorted[k].header, "overlaps the member '%s'", before.name)
+            file:refuse(sorted[k], sorted[k].header, "overlaps the member '%s'", before.name)
         end
     end
     return members
