@@ -62,6 +62,19 @@ function TestRoles.test_roles_go_to_the_first_usual_name()
         "logits", "zzz")
 end
 
+function TestRoles.test_of_hundreds_of_arrays_a_line_lists_some()
+    local names = {}
+    for k = 1, 300 do
+        names[k] = "layer" .. k
+    end
+    local file = file_of(names)
+    bytes.assert_refused({ "it holds layer1, layer2, ", ", layer16 and 284 more: name one" },
+        roles.calls, file, "classification", { {} })
+    bytes.assert_refused({ "did you mean 'layer300'?" }, roles.find, file, "logits", "layr300")
+    bytes.assert_refused({ "layer15, layer16: name" }, roles.calls,
+        file_of { unpack(names, 1, 16) }, "classification", { {} })
+end
+
 -- names in the file, --calls, other choices, the calls
 local levelled = {
     { "P3_logits P3_target P4_logits P4_target", "P3,P4", {},

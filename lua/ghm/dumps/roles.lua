@@ -49,14 +49,22 @@ local function refuse(file, reason, ...)
     fault.raise("dump", "%s", ((file.path .. ": " .. reason):format(...):gsub("%c", "?")))
 end
 
+local LISTED = 16 -- names in a line; a checkpoint has hundreds, which inspect lists
+
+-- "a, b, c and 5 more"
+local function listed(names)
+    local more = #names - LISTED
+    return table.concat(names, ", ", 1, math.min(#names, LISTED))
+        .. (more > 0 and (" and %d more"):format(more) or "")
+end
+
 -- "logits, target; not read: names (dtype '<U5' is not read, ...)"
 local function contents(file)
     local unread = {}
     for k, array in ipairs(file.unread or {}) do
         unread[k] = ("%s (%s)"):format(array.name, array.reason)
     end
-    return table.concat(file.names, ", ")
-        .. (#unread > 0 and "; not read: " .. table.concat(unread, ", ") or "")
+    return listed(file.names) .. (#unread > 0 and "; not read: " .. listed(unread) or "")
 end
 
 -- Refuses a name that the user gave and that is no array of the open dump, or of a level in it.
