@@ -44,7 +44,9 @@ PREDICTIONS = {"logits", "cls_logits", "cls_score", "pred_logits", "pred", "bbox
 WIDER = (torch.float32, torch.float64, torch.bfloat16)  # than float16; numpy has no bfloat16
 
 # What losses call their parameters, in their order.
-PARAMETERS = (("pred", "input", "cls_score"), ("target", "label"), ("weight", "label_weight"))
+PARAMETERS = (("pred", "input", "inputs", "logits", "cls_score", "bbox_pred"),
+              ("target", "targets", "label", "labels", "bbox_target"),
+              ("weight", "label_weight", "bbox_weight"))
 
 
 class LogitDump:

@@ -185,11 +185,13 @@ function TestPt:test_lists_of_numbers_and_bare_storages_beside_tensors_are_told(
         torch.str "0", torch.str "cpu", torch.int(3) } .. "Q"
     local numbers = torch.list { torch.int(0), "G\63\240\0\0\0\0\0\0" }
     local file = self:read { value = torch.dict { { "x", torch.tensor() }, { "labels", numbers },
-        { "raw", storage }, { "words", torch.list { torch.str "P3" } }, { "empty", "]" },
+        { "target", torch.list { numbers, numbers } }, { "raw", storage }, { "empty", "]" },
+        { "words", torch.list { torch.str "P3" } },
         { "groups", torch.list { torch.dict { { "params", numbers } } } } } }
     lu.assertEquals(file.names, { "x" })
     lu.assertEquals(file.unread, {
         { name = "labels", reason = "a list of numbers, expected torch.tensor(x)" },
+        { name = "target", reason = "a list of numbers, expected torch.tensor(x)" },
         { name = "raw", reason = "a bare storage, expected torch.tensor(x)" } })
     self:refuse({ value = torch.dict { { "logits", numbers } } }, "array 'logits'",
         "a list of numbers, expected torch.tensor(x)")
@@ -261,6 +263,8 @@ function TestPt:test_refuses_values_that_hold_themselves_or_multiply()
         lists = lists .. "](" .. ("h" .. string.char(k - 1)):rep(10) .. "eq" .. string.char(k)
     end
     self:refuse({ value = torch.tuple { lists } }, "more than 1000000 of them")
+    local long = "](" .. ("K\7"):rep(1e5) .. "eq\0" -- 100000 numbers, 100000 times: looked at once
+    self:refuse({ value = "(" .. long .. ("h\0"):rep(1e5) .. "t" }, "a list of numbers")
 end
 
 function TestPt:test_refuses_a_name_over_1000_bytes_or_told_twice()

@@ -88,7 +88,7 @@ local function counts(tuple)
 end
 
 -- One archive that is being read: file, opts, prefix, members (by name), entries, unread (as of
--- ghm.dumps.dump), known (names).
+-- ghm.dumps.dump), known (names), numbers (list -> whether it is one of numbers).
 local Archive = {}
 Archive.__index = Archive
 
@@ -197,13 +197,23 @@ function Archive:add_items(keys, items, name, depth, reason)
     end
 end
 
-local function is_list_of_numbers(value)
-    for _, x in ipairs(value) do
-        if type(x) ~= "number" and not (type(x) == "table" and x.kind == "float") then
-            return false
+local function is_number(x)
+    return type(x) == "number" or type(x) == "table" and x.kind == "float"
+end
+
+-- Whether a value is a list of numbers, or of lists that begin with one. Looked at once: one list
+-- can be told a million times.
+function Archive:is_list_of_numbers(value)
+    if value.kind == "list" and self.numbers[value] == nil then
+        self.numbers[value] = #value > 0
+        for _, x in ipairs(value) do
+            if not is_number(x) and not (type(x) == "table" and x.kind == "list"
+                and is_number(x[1])) then
+                self.numbers[value] = false
+            end
         end
     end
-    return value.kind == "list" and #value > 0
+    return self.numbers[value]
 end
 
 -- Adds the tensors in a pickled value, or notes them where there is a reason not to read them. What
@@ -217,7 +227,7 @@ function Archive:add(value, name, depth, reason)
             NAME_LIMIT)
     elseif value.kind == "dict" then
         self:add_items(value.keys, value.values, name, depth, reason)
-    elseif depth <= 2 and is_list_of_numbers(value) then
+    elseif depth <= 2 and self:is_list_of_numbers(value) then
         self:leave(name or self.file:stem(), "a list of numbers, expected torch.tensor(x)")
     elseif value.kind == "list" or value.kind == "tuple" then
         self:add_items(nil, value, name, depth, reason)
@@ -262,7 +272,7 @@ function M.open(file, opts)
         refuse_other(file, head)
     end
     local self = setmetatable({ file = file, opts = opts, members = {}, entries = {}, unread = {},
-        known = {}, checked = {}, seen = 0 }, Archive)
+        known = {}, checked = {}, numbers = {}, seen = 0 }, Archive)
     local members = zip.members(file)
     for _, member in ipairs(members) do
         self.members[member.name] = member
