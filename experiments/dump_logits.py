@@ -106,19 +106,25 @@ class LogitDump:
 
     def watch(self, loss, boxes=False):
         """Records each call of a loss module; returns the module, which stays as it is."""
-        calls, forward = [], None  # forward: the last step with a call outside of backward()
+        calls = []
+        forward = again = None  # the last step with a call outside backward(), the last backward()
         self.calls.append(calls)
         if getattr(loss, "pos_weight", None) is not None:
             warnings.warn("pos_weight is not recorded: no loss of ghm has one")
 
         def before(module, args, kwargs):
-            nonlocal forward
+            nonlocal forward, again
             if not self.active or not torch.is_grad_enabled():
                 return
-            if torch._C._current_graph_task_id() == -1:
+            backward = torch._C._current_graph_task_id()
+            if backward == -1:
                 forward = self.number
             elif forward == self.number:  # checkpointing runs again what was recorded
                 return
+            elif backward == again:
+                warnings.warn("a loss runs several times in one backward(), by checkpointing: "
+                              "use_reentrant=False keeps its calls in order")
+            again = backward
             parts = _parts(module, args, kwargs, boxes)
             try:
                 calls.append({name: self._copy(tensor) for name, tensor in parts.items()})

@@ -134,6 +134,11 @@ function TestDumpHook.test_gradient_checkpointing_is_recorded_once()
     end
 end
 
+function TestDumpHook.test_calls_of_one_backward_may_be_out_of_order_which_is_told()
+    lu.assertEquals(#evaluate "halves --loss bce", 4)
+    lu.assertStrContains(said.halves.warned[1], "use_reentrant=False keeps its calls in order")
+end
+
 function TestDumpHook.test_validation_and_copies_of_the_loss_have_no_part()
     assert_seen("ways_validated", said.ways_whole)
     lu.assertEquals(said.ways_validated.warned, {})
