@@ -61,7 +61,7 @@ ghm.cli.main({
         end
         io.write(ghm.text.table(rows, shown))
         if ignored > 0 then
-            print(ignored .. " samples are not finite and are ignored (--nonfinite ignore)")
+            print(ghm.telling.ignored(ignored))
         end
         print(("%s on %s"):format(loss.name, ghm.device.name()))
     end

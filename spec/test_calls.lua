@@ -190,12 +190,18 @@ local cases = {
         "it takes 9 hits" }, { momentum = 0.75, start = "corrected" }, even },
     { "cold_start", { momentum = 0.9, start = "first" }, { { 100, 0 }, { 100, 7 } },
         { "1 of 2 regions", "10 times" }, { momentum = 0.9, start = "first" }, even },
-    { "stale_region", { momentum = 0.75 }, gap, { "1 hits", "region 2 (g from 0.5) was empty for 5",
+    { "stale_region", { momentum = 0.75 }, gap, { "1 hit comes after",
+        "region 2 (g from 0.5) was empty for 5",
         "step 7", "S = 2.44 there, with R = 3" }, { momentum = 0.9 }, gap },
     { "stale_region", { momentum = 0.75 }, gap, { "memory" }, { momentum = 0.75,
         empty = "decay" }, gap },
     { "singleton_region", {}, { { 999, 1 }, { 1000, 0 } }, { "in 1 of 2 calls", "step 1",
-        "region 2 (g from 0.5) weighs 500, all 999 samples of region 1 together 500" }, {}, even },
+        "region 2 (g from 0.5) weighs 500, all 999 samples of region 1 together 500. ",
+        "Fewer bins, momentum or beta_max." }, {}, even },
+    { "singleton_region", { beta_max = 600 }, { { 999, 1 } }, { "Fewer bins or momentum." }, {},
+        even },
+    { "singleton_region", { momentum = 0.5, beta_max = 600 }, { { 999, 1 } }, { "Fewer bins." }, {},
+        even },
     { "flickering_n", {}, { { 100, 1 }, { 100, 0 }, { 50, 50 } }, { "2 of 2 successive",
         "step 2 from 2 to 1", "by 2." }, { divide = "all" }, { { 100, 1 }, { 100, 0 } } },
     { "saturated_last_region", { mu = 0.02 }, { { 40, 60 } }, { "60 %", "|d| from 0.0115",
@@ -203,7 +209,7 @@ local cases = {
     { "beta_limit", { momentum = 0.75 }, { { 999, 1 } }, { "step 1", "weighs 2000",
         "share of 500", "S = 0.25", "beta_max=500" }, {}, { { 999, 1 } } },
     { "beta_limit", { beta_max = 20 }, { { 999, 1 }, { 500, 500 } }, { "beta_max = 20 holds down 1 "
-        .. "of 4 betas, those of 1 samples" }, { beta_max = 20 }, even },
+        .. "of 4 betas, those of 1 sample." }, { beta_max = 20 }, even },
 }
 
 for i, case in ipairs(cases) do

@@ -232,10 +232,42 @@ end
 function TestHostileDumps:test_ignored_nonfinite_samples_are_counted_aloud()
     self.place:dump("nan.npz", scripts.member("logits", "float", "<f4", "(40, 10)", nan_at(34)),
         scripts.targets())
-    local said = "1 samples are not finite and are ignored (--nonfinite ignore)"
+    local said = "1 sample is not finite and is ignored (--nonfinite ignore)"
     local words = "nan.npz --nonfinite ignore "
     lu.assertStrContains(self.place:fine("evaluate", words), said)
     lu.assertStrContains(self.place:fine("sweep_bins", words .. quick), said)
+end
+
+function TestHostileDumps:test_a_nonfinite_sample_is_refused_with_what_can_be_done_about_it()
+    local advice = "; --nonfinite ignore leaves them out, luajit inspect.lua tells of each array"
+    for k = 1, 3 do
+        self.place:dump(("steps_%d.npz"):format(k), scripts.member("logits", "float", "<f4",
+            "(40, 10)", k > 1 and nan_at(30 + k) or scripts.logit), scripts.targets())
+    end
+    for _, script in ipairs { "sweep_bins", "evaluate" } do
+        self.place:refused(3, { "1 of 400 samples are not finite", advice }, script,
+            "steps_2.npz")
+    end
+    local got = self.place:run("sweep_bins", "*.npz " .. quick)
+    local _, times = got.err:gsub("--nonfinite ignore", "")
+    lu.assertEquals({ got.code, times }, { 1, 1 }, got.err)
+    lu.assertStrContains(got.err, "steps_3.npz: 1 of 400")
+end
+
+function TestHostileDumps:test_what_is_wrong_with_every_step_is_told_once()
+    for k = 1, 4 do
+        self.place.folder:write(("steps_%d.npz"):format(k), self.sound)
+    end
+    local got = self.place:run("sweep_bins", "*.npz --logits nosuch " .. quick)
+    lu.assertEquals(got.code, 3)
+    lu.assertStrMatches(got.err, "error: steps_1.npz: no array 'nosuch'[^\n]*\n"
+        .. "error: [^\n]*: none of the 4 steps can be used\n")
+    self.place:dump("steps_2.npz", scripts.member("nosuch", "float", "<f4", "(40, 10)",
+        scripts.logit), scripts.targets())
+    got = self.place:run("sweep_bins", "*.npz --logits nosuch " .. quick)
+    lu.assertEquals(got.code, 1)
+    lu.assertStrMatches(got.err, "error: steps_1.npz: no array 'nosuch'[^\n]*\n"
+        .. "error: as with steps_1.npz, so with steps_3.npz, steps_4.npz\n.*")
 end
 
 function TestHostileDumps:test_soft_targets_leave_out_what_needs_a_key()
@@ -260,7 +292,8 @@ function TestHostileDumps:test_what_is_sound_of_a_folder_is_used()
     end
     local got = self.place:run("sweep_bins", "steps bins=5 --json " .. quick)
     lu.assertEquals(got.code, 1)
-    lu.assertStrMatches(got.err, "error: steps/s_2.npz: [^\n]*\nerror: steps/s_5.npz: [^\n]*\n"
+    lu.assertStrMatches(got.err, "error: steps/s_2.npz: [^\n]*\n"
+        .. "error: as with s_2.npz, so with s_5.npz\n"
         .. "run folder: [^\n]*\n")
     local object = json.decode(got.out)
     lu.assertEquals({ object.rows[1].calls, #object.failed, object.failed[2].step },

@@ -167,7 +167,7 @@ end
 function TestCommandLine:test_dry_run_touches_nothing()
     local out = self.place:fine("sweep_bins", "-n bins=5,10 momentum=0,0.5")
     lu.assertStrContains(out, "4 configurations of bins, momentum\n    1  bins=5 momentum=0\n")
-    lu.assertStrContains(out, "8 steps, the first step_000000.npz with 1 call(s) of cls_logits")
+    lu.assertStrContains(out, "8 steps, the first step_000000.npz with 1 call of cls_logits")
     lu.assertEquals(self.place:listing(), "")
 end
 

@@ -184,7 +184,7 @@ function TestSketchedDump:test_ignored_nonfinite_samples_stay_told()
     self.place:refused(3, { "1 samples are not finite and were ignored" }, "sweep_bins",
         "a.sketch bins=5")
     lu.assertStrContains(self.place:fine("sweep_bins", "a.sketch bins=5 --nonfinite ignore "
-        .. "--plot none"), "1 samples are not finite and are ignored")
+        .. "--plot none"), "1 sample is not finite and is ignored")
 end
 
 function TestSketchedDump:test_a_damaged_or_foreign_file_is_refused_with_the_reason()

@@ -116,7 +116,8 @@ end
 
 -- names in the file, --calls, other choices, what the refusal says
 local refused = {
-    { "P3_logits P3_target", "P3,P5", {}, { "no array looks like logits of level P5" } },
+    { "P3_logits P3_target", "P3,P5", {}, { "no array looks like logits of level P5",
+        "it has those of P3" } },
     { "logits target", "P3", {}, { "logits of level P3", "it holds logits, target" } },
     { "P3_logits", "P3", {}, { "targets or labels of level P3", "--target" } },
     { "P3_logits P3_target", "P3", { pred = "x" }, { "no array 'x' of level P3" } },

@@ -57,7 +57,10 @@ local kinds = {
 function M.check(status, where)
     if status ~= 0 then
         local message = ffi.string(library.ghm_last_error())
-        fault.raise(kinds[status] or "failed", "%s", where and where .. ": " .. message or message)
+        local problem = fault.new(kinds[status] or "failed", "%s",
+            where and where .. ": " .. message or message)
+        problem.about = status == library.GHM_E_NONFINITE and "nonfinite" or nil
+        error(problem, 0)
     end
 end
 

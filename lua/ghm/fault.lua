@@ -22,6 +22,7 @@ Fault.__tostring = function(self)
 end
 
 -- A fault object. kind: a key of exit_codes; message: one line (what, where, what was expected).
+-- fault.about: what called.advice has a word on, if anything.
 function M.new(kind, message, ...)
     assert(M.exit_codes[kind], "unknown fault kind")
     if select("#", ...) > 0 then

@@ -20,7 +20,7 @@ local modules = {
     called = "ghm.runner.called", cli = "ghm.runner.cli",
     experiment = "ghm.runner.experiment", keys = "ghm.runner.keys", runs = "ghm.runner.runs",
     merging = "ghm.runner.merging", sketching = "ghm.runner.sketching",
-    comparing = "ghm.runner.comparing",
+    comparing = "ghm.runner.comparing", telling = "ghm.runner.telling",
     csv = "ghm.show.csv", text = "ghm.show.text",
 }
 

@@ -88,6 +88,29 @@ function M.find(file, role, wanted, level)
     return wanted and not level and M.no_array(file, wanted) or nil
 end
 
+-- What stands before or behind a usual name in an array's, where it looks like a level, else nil.
+local function level_in(name, usual)
+    local rest = #name > #usual and (name:sub(-#usual) == usual and name:sub(1, -#usual - 1)
+        or name:sub(1, #usual) == usual and name:sub(#usual + 1))
+    return rest and (rest:match "^(%a*%d+)[_./:-]$" or rest:match "^[_./:-](%a*%d+)$") or nil
+end
+
+-- The levels of a role's arrays: a list in natural order.
+local function levels_of(file, role)
+    local levels = {}
+    for _, name in ipairs(file.names) do
+        for _, usual in ipairs(M.usual[role]) do
+            local level = level_in(name, usual)
+            if level and with_level(file, usual, level) == name and not levels[level] then
+                levels[level] = true
+                levels[#levels + 1] = level
+            end
+        end
+    end
+    table.sort(levels, natural)
+    return levels
+end
+
 -- The arrays of one call -> { pred, target or labels, weight, level }. A dense target is preferred
 -- to labels unless labels were asked for.
 local function call_of(file, task, wanted)
@@ -114,33 +137,15 @@ local function call_of(file, task, wanted)
             or (boxes and "targets" or "targets or labels")
         local instead = not boxes and M.find(file, "box_pred", nil, level)
             and M.find(file, "box_target", nil, level) and ", or take its boxes, --loss ghmr" or ""
+        local levels = level and not names.pred and levels_of(file, parts[task].pred) or {}
+        if #levels > 0 and instead == "" then
+            refuse(file, "no array looks like %s%s; it has those of %s", missing, of,
+                table.concat(levels, ", "))
+        end
         refuse(file, "no array looks like %s%s; it holds %s: name one with --%s%s", missing, of,
             contents(file), not names.pred and (boxes and "pred" or "logits") or "target", instead)
     end
     return names
-end
-
--- What stands before or behind a usual name in an array's, where it looks like a level, else nil.
-local function level_in(name, usual)
-    local rest = #name > #usual and (name:sub(-#usual) == usual and name:sub(1, -#usual - 1)
-        or name:sub(1, #usual) == usual and name:sub(#usual + 1))
-    return rest and (rest:match "^(%a*%d+)[_./:-]$" or rest:match "^[_./:-](%a*%d+)$") or nil
-end
-
--- The levels of a role's arrays: a list in natural order.
-local function levels_of(file, role)
-    local levels = {}
-    for _, name in ipairs(file.names) do
-        for _, usual in ipairs(M.usual[role]) do
-            local level = level_in(name, usual)
-            if level and with_level(file, usual, level) == name and not levels[level] then
-                levels[level] = true
-                levels[#levels + 1] = level
-            end
-        end
-    end
-    table.sort(levels, natural)
-    return levels
 end
 
 -- The roles that an array of this name may play, alone or as one of a level: list of { task, part,

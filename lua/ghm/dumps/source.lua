@@ -10,6 +10,7 @@
 local axis = require "ghm.runner.axis"
 local batch = require "ghm.batch"
 local blocks = require "ghm.dumps.blocks"
+local called = require "ghm.runner.called"
 local clib = require "ghm.clib"
 local declared = require "ghm.declared"
 local device = require "ghm.device"
@@ -265,11 +266,26 @@ function M.open(args, task)
     return self
 end
 
+local LISTED = 6 -- steps that are named where many are refused for the same
+
+-- What a refused step has to say, but for the file's name.
+local function reason_of(step, problem)
+    local path = (step.path or step.name) .. ": "
+    local said = problem.message
+    return said:sub(1, #path) == path and said:sub(#path + 1) or said
+end
+
+local function tell(message)
+    io.stderr:write(posix.is_terminal(2) and "\r\27[K" or "", "error: ", message, "\n") -- no bar
+end
+
 -- Calls visit(step, batches) for every step in order; the batches are good until it returns. A step
--- that is refused is told on stderr at once and left out, the rest goes on; when all are refused,
--- that is thrown. While a step is visited the system reads the beginning of the next.
+-- that is refused is left out, the rest goes on; when all are refused, that is thrown. Why is told
+-- on stderr at once, what holds for many steps only once. While a step is visited the system reads
+-- the beginning of the next.
 function Source:each(visit)
     clib.check(C.ghm_interrupt_catch())
+    local told, first_told, advised = {}, {}, false
     for k, step in ipairs(self.steps) do
         local ok, problem = pcall(function()
             local batches = step.load()
@@ -288,13 +304,27 @@ function Source:each(visit)
                 error(problem, 0)
             end
             table.insert(self.failed, { step = step.name, reason = problem.message })
-            local over_the_bar = posix.is_terminal(2) and "\r\27[K" or ""
-            io.stderr:write(over_the_bar, "error: ", problem.message, "\n")
+            local reason, advice = reason_of(step, problem), called.advice(problem)
+            if told[reason] then
+                table.insert(told[reason], step.name)
+            else
+                tell(problem.message .. (advised and "" or advice))
+                told[reason], advised = { step.name }, advised or advice ~= ""
+                first_told[#first_told + 1] = reason
+            end
         end
     end
     if #self.failed == #self.steps then
         fault.raise("dump", "%s: none of the %d steps can be used", table.concat(self.words, ", "),
             #self.steps)
+    end
+    for _, reason in ipairs(first_told) do
+        local first, others = told[reason][1], { unpack(told[reason], 2, 1 + LISTED) }
+        local left = #told[reason] - 1 - #others
+        if #others > 0 then
+            tell(("as with %s, so with %s%s"):format(first, table.concat(others, ", "),
+                left > 0 and (" and %d more"):format(left) or ""))
+        end
     end
 end
 

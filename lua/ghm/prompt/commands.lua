@@ -128,7 +128,7 @@ function Data:__tostring()
     if #self.calls > n then
         facts[#facts + 1] = #self.calls .. " calls"
     end
-    facts[#facts + 1] = text.number(self.samples) .. " samples"
+    facts[#facts + 1] = text.count(self.samples, "sample")
     facts[#facts + 1] = text.number(self.nonfinite) .. " non-finite"
     facts[#facts + 1] = "(" .. stored .. ")"
     local arrays, sums = table.concat(words, "  "), table.concat(facts, "  ")

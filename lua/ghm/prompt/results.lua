@@ -10,6 +10,7 @@ local display = require "ghm.prompt.display"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
 local telling = require "ghm.runner.telling"
+local text = require "ghm.show.text"
 
 local M = {}
 local Result, Row = {}, {}
@@ -142,10 +143,10 @@ end
 -- What help(value) says of a result or a row; nil of anything else.
 function M.about(value)
     if M.is(value) then
-        return ("what %s found: %d rows of %s. r[3] is a row, r[3].loss a value of it, r:best() "
+        return ("what %s found: %s of %s. r[3] is a row, r[3].loss a value of it, r:best() "
             .. "the row that the study recommends, r:best \"loss\" the best by a column; "
-            .. "compare(r[1], r[2]), plot(r, X, Y)."):format(value.name, #value,
-            table.concat(M.columns(value), ", "))
+            .. "compare(r[1], r[2]), plot(r, X, Y)."):format(value.name,
+            text.count(#value, "row", true), table.concat(M.columns(value), ", "))
     elseif M.is_row(value) then
         return ("row %d of what %s found: r[%d].loss is a value of it, compare(r[1], r[2]) sets "
             .. "rows side by side."):format(Row.made[value].number, Row.made[value].result.name,

@@ -124,6 +124,7 @@ local function run_piece(self, piece)
         return nil, said == "interrupted" and said or "interrupted: " .. said
     end
     return nil, "error: " .. plain(problem, self:known())
+        .. (fault.is(problem) and called.advice(problem) or "")
 end
 
 local function tell(message)
@@ -236,7 +237,7 @@ function Session:save(path)
         end
     end
     posix.write_file(path, table.concat(lines, "\n") .. "\n\nend)\n")
-    io.write(("%d statement%s in %s\n"):format(n, n == 1 and "" or "s", path))
+    io.write(("%s in %s\n"):format(text.count(n, "statement", true), path))
 end
 
 -- Runs a saved session as the scripts of experiments/ are run. Never returns.

@@ -3,6 +3,7 @@
 --
 --   called.script(name)      a script, "sweep_bins"
 --   called.command(words)    what a shell takes to run this script with these words
+--   called.advice(fault)     what to do about it, in words that can be typed: "; ...", or ""
 --   called.prompt = true     the words are typed at the prompt
 
 local posix = require "ghm.posix"
@@ -20,6 +21,15 @@ function M.command(words)
         line[#line + 1] = posix.word(word)
     end
     return table.concat(line, " ")
+end
+
+function M.advice(problem)
+    if problem.about ~= "nonfinite" then
+        return ""
+    end
+    return M.prompt and '; { nonfinite = "ignore" } leaves them out'
+        or ("; --nonfinite ignore leaves them out, %s tells of each array"):format(
+            M.script "inspect")
 end
 
 return M

@@ -35,6 +35,7 @@
 -- }
 
 local axis = require "ghm.runner.axis"
+local called = require "ghm.runner.called"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
 local json = require "ghm.json"
@@ -166,7 +167,8 @@ end
 local function verdict(problem, trace)
     if fault.is(problem) then
         local told = problem.kind == "interrupted" and "interrupted" or "error"
-        return told .. ": " .. text.one_line(problem.message), fault.exit_code(problem)
+        return told .. ": " .. text.one_line(problem.message) .. called.advice(problem),
+            fault.exit_code(problem)
     elseif type(problem) == "string" and problem:find "interrupted!$" then
         return "interrupted", fault.exit_codes.interrupted
     end

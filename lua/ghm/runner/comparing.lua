@@ -254,7 +254,8 @@ function M.text(found)
         end
     end
     shown[#shown + 1] = held and { key = "apart", align = "right" } or nil
-    local over = single and "" or ("%d configurations that all runs have"):format(#found.matched)
+    local over = single and "" or text.count(#found.matched, "configuration", true)
+        .. " that all runs have"
     local told, level = {}, 100 * bootstrap.LEVEL
     if #rows == 0 then
         told[1] = ("the results are the same%s%s"):format(single and "" or " in the " .. over,
@@ -266,7 +267,8 @@ function M.text(found)
             or nil
     end
     if found.alone > 0 then
-        told[#told + 1] = ("%d rows of some runs are not in all"):format(found.alone)
+        told[#told + 1] = ("%s of some runs %s not in all"):format(
+            text.count(found.alone, "row", true), found.alone == 1 and "is" or "are")
     end
     parts[#parts + 1] = told[1] and table.concat(told, "; ")
     return table.concat(parts, "\n")

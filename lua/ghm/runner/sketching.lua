@@ -59,7 +59,7 @@ function M.main(args)
     if not args.quiet then
         print(telling.heading(calls, args))
         print(("answers %s"):format(declared.text(calls[1].sketch)))
-        print(("%s: %d step%s, %s"):format(path, #steps, #steps == 1 and "" or "s",
+        print(("%s: %s, %s"):format(path, text.count(#steps, "step", true),
             text.bytes(posix.stamp(path).size)))
     end
     return source:exit_code()

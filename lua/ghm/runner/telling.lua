@@ -12,6 +12,13 @@ local function shape_text(call)
     return ("%s[%s]"):format(call.names.pred, table.concat(call.shape, ","))
 end
 
+-- What --nonfinite ignore leaves out, which is never done in silence.
+function M.ignored(n)
+    local are = n == 1 and "is" or "are"
+    return ("%s %s not finite and %s ignored (--nonfinite ignore)"):format(
+        text.count(n, "sample", true), are, are)
+end
+
 function M.heading(calls, args)
     local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }
     local soft, others = 0, ""
@@ -22,12 +29,12 @@ function M.heading(calls, args)
             totals[key] = totals[key] + call.facts[key]
         end
     end
-    local lines = { ("%d call%s of %s  %s samples, %s valid, %s positive  on %s"):format(#calls,
-        #calls == 1 and "" or "s", shape_text(calls[1]) .. others, text.number(totals.samples),
-        text.number(totals.valid), text.number(totals.positive), device.name()) }
+    local lines = { ("%s of %s  %s, %s valid, %s positive  on %s"):format(
+        text.count(#calls, "call"), shape_text(calls[1]) .. others,
+        text.count(totals.samples, "sample"), text.number(totals.valid),
+        text.number(totals.positive), device.name()) }
     if totals.nonfinite > 0 then
-        lines[#lines + 1] = ("%d samples are not finite and are ignored (--nonfinite ignore)")
-            :format(totals.nonfinite)
+        lines[#lines + 1] = M.ignored(totals.nonfinite)
     end
     if soft > 0 then
         lines[#lines + 1] = ("soft targets in %d of %d calls: what needs a sample's key is left "
@@ -52,7 +59,7 @@ function M.heading(calls, args)
 end
 
 function M.dry_run(spec, args, source, configurations)
-    print(("%s: %d configurations of %s"):format(spec.name, #configurations,
+    print(("%s: %s of %s"):format(spec.name, text.count(#configurations, "configuration", true),
         table.concat(spec.axes, ", ")))
     for i, configuration in ipairs(configurations) do
         local words = {}
@@ -62,9 +69,9 @@ function M.dry_run(spec, args, source, configurations)
         print(("%5d  %s"):format(i, table.concat(words, " ")))
     end
     local batches = source.steps[1].load()
-    print(("%d steps, the first %s with %d call(s) of %s[%s]; device %s"):format(#source.steps,
-        source.steps[1].name, #batches, batches[1].names.pred,
-        table.concat(batches[1].shape, ","), device.name()))
+    print(("%s, the first %s with %s of %s; device %s"):format(
+        text.count(#source.steps, "step", true), source.steps[1].name,
+        text.count(#batches, "call", true), shape_text(batches[1]), device.name()))
     if args.verbose then
         for _, step in ipairs(source.steps) do
             print("  " .. step.name)

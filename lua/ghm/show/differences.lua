@@ -51,10 +51,11 @@ function M.text(things, keys, opts)
         end
     end
     if #rows == 0 then
-        return ("nothing differs among %d values\n"):format(same)
+        return ("nothing differs among %s\n"):format(text.count(same, "value", true))
     end
     return text.table(rows, columns)
-        .. (same > 0 and ("%d more do not differ\n"):format(same) or "")
+        .. (same > 0 and ("%d more %s not differ\n"):format(same, same == 1 and "does" or "do")
+        or "")
 end
 
 return M

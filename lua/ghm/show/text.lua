@@ -1,7 +1,8 @@
 -- Text for people: aligned tables, short numbers, widths of Unicode strings, wrapped paragraphs.
 --
 --   text.table(rows, columns, opts) -> string (lines, each ended with \n)
---   text.number(12400000) "12.4 M"   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
+--   text.number(12400000) "12.4 M"   text.count(1, "call") "1 call"
+--   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
 --   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
 
 local utf8 = require "ghm.utf8"
@@ -127,6 +128,12 @@ end
 -- A count in three digits: 999, 1.24 k, 12.4 M, 3.10 G. Fractions below 1000: four digits.
 function M.number(x)
     return scaled(x, { "k", "M", "G", "T", "P" }, 1000, plain)
+end
+
+-- A count with its noun, "1 sample", "12.4 M samples"; in full where it is to be exact.
+function M.count(n, noun, exact)
+    return (exact and "%.0f" or "%s"):format(exact and n or M.number(n)) .. " " .. noun
+        .. (n == 1 and "" or "s")
 end
 
 -- Ascending numbers in a short form: "1:100:1, 200", "0.5, 0.75", "none". Four and more of even

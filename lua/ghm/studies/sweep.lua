@@ -56,8 +56,9 @@ function M.read(source, spec)
         for k, batch in ipairs(batches) do
             local call = { step = step, level = batch.level, shape = batch.shape,
                 notes = batch.notes, names = batch.names, views = batch.views or {} }
-            local opts = { nonfinite = spec.nonfinite, where = step.path or step.name,
-                asked = asked }
+            local opts = { nonfinite = spec.nonfinite, asked = asked,
+                where = (step.path or step.name)
+                    .. (batch.level and ": level " .. batch.level or "") }
             call.sketch, call.facts = empty:of(batch, opts)
             for _, view in ipairs(not batch.saved and spec.views and spec.views(batch, call)
                 or {}) do

@@ -30,6 +30,17 @@ local function weight_text(x)
     return (x < 1000 and "%.3g" or "%.0f"):format(x)
 end
 
+-- What of these keys may still help, in words: of those given the trace has the effect already.
+local function untried(trace, keys)
+    local list = {}
+    for _, key in ipairs(keys) do
+        list[#list + 1] = key == "bins" and "fewer bins" or trace.config[key] == 0 and key or nil
+    end
+    local last = table.remove(list)
+    local words = #list > 0 and table.concat(list, ", ") .. " or " .. last or last
+    return words:sub(1, 1):upper() .. words:sub(2)
+end
+
 -- Calls visit(result, j, R, since) for every region of every call that holds samples; since is
 -- nil at its first hit, else the number of calls of this state since the last one.
 local function each_hit(trace, visit)
@@ -62,9 +73,9 @@ function M.cold_start(trace)
     end)
     if m > 0 and trace.config.start ~= "corrected" and hits > 0 then
         return warning("cold_start", "%d of %d regions' first hits weigh up to %.3g times too much "
-            .. "(start=%s, momentum %g); it takes %d hits until less than 10 %% is left of that. "
+            .. "(start=%s, momentum %g); it takes %s until less than 10 %% is left of that. "
             .. "start=corrected divides it out.", hits, firsts, worst, trace.config.start, m,
-            math.ceil(math.log(0.1) / math.log(m)))
+            text.count(math.ceil(math.log(0.1) / math.log(m)), "hit", true))
     end
 end
 
@@ -81,10 +92,11 @@ function M.stale_region(trace)
         end
     end)
     if m > 0 and trace.config.empty == "keep" and where then
-        return warning("stale_region", "%d hits come after more than %.3g empty calls (the memory "
-            .. "of momentum %g); %s was empty for %d before %s and is weighed by S = %.3g there, "
+        return warning("stale_region", "%s after more than %.3g empty calls (the memory of "
+            .. "momentum %g); %s was empty for %d before %s and is weighed by S = %.3g there, "
             .. "with R = %d. empty=decay lets go of old counts; fewer bins leave fewer gaps.",
-            stale, memory, m, region_text(trace, where.j), longest - 1, where.result.name,
+            text.count(stale, "hit", true) .. (stale == 1 and " comes" or " come"), memory, m,
+            region_text(trace, where.j), longest - 1, where.result.name,
             where.result.used[where.j], where.R)
     end
 end
@@ -109,10 +121,10 @@ function M.singleton_region(trace)
             end
         end
         return warning("singleton_region", "in %d of %d calls a region holds a single sample; "
-            .. "in %s the one in %s weighs %s, all %s samples of region %d together %s. Fewer "
-            .. "bins, momentum, or beta_max.", with, #trace, worst.result.name,
-            region_text(trace, worst.j), weight_text(worst.beta), text.number(most), fullest + 1,
-            weight_text(worst.result.beta[fullest] * most))
+            .. "in %s the one in %s weighs %s, all %s of region %d together %s. %s.", with,
+            #trace, worst.result.name, region_text(trace, worst.j), weight_text(worst.beta),
+            text.count(most, "sample"), fullest + 1, weight_text(worst.result.beta[fullest] * most),
+            untried(trace, { "bins", "momentum", "beta_max" }))
     end
 end
 
@@ -168,9 +180,9 @@ function M.beta_limit(trace)
         end
     end)
     if held > 0 then
-        return warning("beta_limit", "beta_max = %s holds down %d of %d betas, those of %s "
-            .. "samples. Fewer bins would need it less.", weight_text(limit), held, hits,
-            text.number(samples))
+        return warning("beta_limit", "beta_max = %s holds down %d of %d betas, those of %s. "
+            .. "Fewer bins would need it less.", weight_text(limit), held, hits,
+            text.count(samples, "sample"))
     elseif worst then
         local r = worst.result
         local share = r.tot / (trace.config.divide == "all" and trace.config.bins or r.n)
