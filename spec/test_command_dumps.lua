@@ -254,6 +254,31 @@ function TestHostileDumps:test_a_nonfinite_sample_is_refused_with_what_can_be_do
     lu.assertStrContains(got.err, "steps_3.npz: 1 of 400")
 end
 
+-- Values of 400 logits; their targets; whether they look like probabilities.
+local looks = {
+    { function(i) return (i * 37) % 101 / 100 end, nil, true },
+    { function(i) return (i * 37) % 101 / 100 end, function(i) return i % 50 == 0 and 0.7 or 0 end,
+        true },
+    { function(i) return i % 50 == 7 and -0.5 or (i * 37) % 101 / 100 end, nil, false },
+    { function(i) return i % 50 == 7 and 1.5 or (i * 37) % 101 / 100 end, nil, false },
+    { function(i) return scripts.target(i) == 1 and -0.5 or 0.3 end, nil, false },
+    { function(i) return (i * 37) % 101 / 50 - 1 end, function(i) return i % 50 == 0 and 0.7 or 0
+    end, false },
+    { scripts.logit, function(i) return i % 50 == 0 and 0.7 or 0 end, false },
+}
+
+function TestHostileDumps:test_probabilities_where_logits_were_expected_are_told_of()
+    for k, case in ipairs(looks) do
+        self.place:dump("a.npz", scripts.member("logits", "float", "<f4", "(40, 10)", case[1]),
+            scripts.targets(case[2]))
+        for _, script in ipairs { "sweep_bins", "compare_losses" } do
+            local found = json.decode(self.place:fine(script, "a.npz -q --json " .. quick))
+            local first = found.warnings[1] or {}
+            lu.assertEquals(first.name == "probabilities", case[3], script .. k)
+        end
+    end
+end
+
 function TestHostileDumps:test_what_is_wrong_with_every_step_is_told_once()
     for k = 1, 4 do
         self.place.folder:write(("steps_%d.npz"):format(k), self.sound)

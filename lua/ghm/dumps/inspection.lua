@@ -5,6 +5,7 @@ local batch = require "ghm.batch"
 local clib = require "ghm.clib"
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
+local probabilities = require "ghm.probabilities"
 local roles = require "ghm.dumps.roles"
 
 local M = {}
@@ -122,10 +123,8 @@ function M.inspect(path)
         end
         row.roles, row.unused = uses_of(name, found.losses)
         found.arrays[k] = row
-        if row.roles[1] == "logits" and row.min and row.min >= 0 and row.max <= 1
-            and row.min < row.max then
-            table.insert(found.warnings, ("array '%s': all of it lies in [0, 1], as probabilities "
-                .. "do; logits are what the sigmoid is taken of"):format(name))
+        if row.roles[1] == "logits" and row.min and probabilities.in_range(row.min, row.max) then
+            table.insert(found.warnings, ("array '%s': %s"):format(name, probabilities.said))
         end
     end
     file:close()

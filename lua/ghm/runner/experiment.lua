@@ -40,6 +40,7 @@ local shards = require "ghm.runner.shards"
 local sources = require "ghm.dumps.source"
 local sweep = require "ghm.studies.sweep"
 local telling = require "ghm.runner.telling"
+local warnings_of = require "ghm.studies.warnings"
 
 local M = {}
 
@@ -124,10 +125,16 @@ local function facts_of(source, calls)
     return facts
 end
 
--- What the study finds, everything in it drawn by --seed.
+-- What the study finds, everything in it drawn by --seed. What spoils every study is said first.
 function M.ask(spec, x)
     bootstrap.seed = x.args.seed or 0
-    return spec.study(x)
+    local found = spec.study(x)
+    local warnings = { warnings_of.probabilities(x.calls) }
+    for _, warning in ipairs(found.warnings or {}) do
+        warnings[#warnings + 1] = warning
+    end
+    found.warnings = warnings
+    return found
 end
 
 -- The study and all that is made of it.

@@ -3,10 +3,11 @@
 --
 --   warnings.of(trace) -> list of { name, text }      trace: of ghm.calls
 --
--- Every function below takes a trace and returns such a warning, or nil.
+-- Every function below returns such a warning, or nil; it takes a trace, if it does not say else.
 
 local called = require "ghm.runner.called"
 local calls = require "ghm.studies.calls"
+local probabilities = require "ghm.probabilities"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -219,6 +220,16 @@ function M.sparse_stream(trace, every)
             .. "average; one dumped step is one call here, so lag and spread are those of a run "
             .. "that drifts as much faster. Dump successive steps to see yours.", every)
     end
+end
+
+-- calls: of sweep.read. All of them, because a level may by chance look as if.
+function M.probabilities(list)
+    for _, call in ipairs(list) do
+        if call.facts.valid > 0 and not probabilities.in_sketch(call.sketch) then
+            return nil
+        end
+    end
+    return warning("probabilities", "'%s': %s.", list[1].names.pred, probabilities.said)
 end
 
 M.list = { "cold_start", "stale_region", "singleton_region", "flickering_n",
