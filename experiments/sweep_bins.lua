@@ -44,7 +44,7 @@ ghm.experiment.main {
         end
         return { rows = rows, columns = study.columns, shown = shown, figures = figures,
             term = term, listed = study.listed(rows, best), recommendations = { advice },
-            lines = { advice.reason, ghm.bootstrap.sentence(advice) },
+            lines = { advice.reason, not advice.only and ghm.bootstrap.sentence(advice) or nil },
             warnings = study.warnings(x.task, x.calls, best), mark = function(row)
                 return row == best and "▸" or ""
             end }

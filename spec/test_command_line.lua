@@ -191,9 +191,27 @@ function TestCommandLine:test_a_csv_that_cannot_be_written_costs_nothing_but_its
     lu.assertStrContains(self.place:listing "runs/latest/", "./results.csv")
 end
 
+-- A folder in the way of results.csv: what a full disk does, without one.
+function TestCommandLine:test_an_answer_is_printed_though_the_run_folder_cannot_be_written()
+    self.place:fine("sweep_bins", small .. "--name a")
+    local dir = posix.real_path(self.place.folder.path .. "/runs/latest")
+    os.remove(dir .. "/results.csv")
+    assert(posix.make_folder(dir .. "/results.csv"))
+    local got = self.place:run("sweep_bins", { "--resume", "latest", "--report" })
+    lu.assertEquals(got.code, 1)
+    lu.assertStrMatches(got.err, "error: cannot write 'runs/[^\n]*/results.csv': [^\n]*; "
+        .. "to go on: luajit [^\n]* %-%-resume runs/[^\n]*\n")
+    lu.assertStrContains(got.out, "\nbins = ")
+    lu.assertNotStrContains(got.out, "report:")
+    got = self.place:run("sweep_bins", { "--resume", "latest", "--json", "-q" })
+    lu.assertEquals({ got.code, #json.decode(got.out).rows }, { 1, 2 })
+end
+
 function TestCommandLine:test_quiet_and_verbose()
     local quiet = self.place:fine("sweep_bins", small .. "-q")
     lu.assertStrMatches(quiet, "\n  bins .*%.")
+    lu.assertNotStrContains(self.place:fine("sweep_bins", "synth:detector,rows=300 bins=10 -q "
+        .. quick), "resamplings") -- of an only choice
     self.place:dump("wide.npz", scripts.member("logits", "double", "<f8", "(40, 10)",
         scripts.logit), scripts.targets())
     local loud = self.place:fine("sweep_bins", "wide.npz bins=5 -v " .. quick)

@@ -137,9 +137,9 @@ function M.ask(spec, x)
     return found
 end
 
--- The study and all that is made of it.
-local function study(spec, args, run, source, x)
-    local found = M.ask(spec, x)
+-- Writes all that is made of what was found into the run folder; returns a line for the user where
+-- figures failed.
+local function write(spec, args, run, source, x, found)
     run:write_csv("results.csv", found.rows, found.columns)
     local facts = facts_of(source, x.calls)
     run:write_json("provenance.json", facts)
@@ -152,7 +152,20 @@ local function study(spec, args, run, source, x)
             summary = telling.heading(x.calls, args), complaint = complaint,
             figures = next(args.plot) and found.figures or {} })
     end
-    telling.tell(found, x.calls, args, run, source.failed, complaint)
+    return complaint
+end
+
+-- The study and all that is made of it. A full disk costs the files, not the answer.
+local function study(spec, args, run, source, x)
+    local found = M.ask(spec, x)
+    local written, problem = pcall(write, spec, args, run, source, x, found)
+    if not written and not (fault.is(problem) and problem.kind == "failed") then
+        error(problem, 0)
+    end
+    telling.tell(found, x.calls, args, run, source.failed, written, written and problem)
+    if not written then
+        error(problem, 0)
+    end
 end
 
 local function body(spec, args, made)
@@ -195,9 +208,10 @@ function M.main(spec)
         local ok, result = pcall(body, spec, args, function(made)
             run = made
         end)
-        local kind = not ok and run and fault.is(result) and result.kind
-        if kind == "interrupted" or kind == "failed" then -- by Ctrl-C, or by a full disk
-            result = fault.new(kind, "%s; to go on: %s", result.message,
+        local resumable = not ok and run and fault.is(result) and (result.kind == "interrupted"
+            or result.kind == "failed" and result.message:find(run.dir, 1, true))
+        if resumable then
+            result = fault.new(result.kind, "%s; to go on: %s", result.message,
                 called.command { "--resume", run.dir })
         end
         return ok and result or not ok and error(result, 0) or nil

@@ -117,8 +117,9 @@ function M.text(found, unwanted, all)
     return table.concat(parts, "\n") .. "\n"
 end
 
--- What was found, on stdout: the table and the answer, or --json, or --csv -.
-function M.tell(found, calls, args, run, failed, complaint)
+-- What was found, on stdout: the table and the answer, or --json, or --csv -. written: whether the
+-- run folder has it too; complaint: why it lacks figures.
+function M.tell(found, calls, args, run, failed, written, complaint)
     if args.json then
         print(json.encode({ run = run.dir, rows = json.array(found.rows),
             answer = json.array(found.lines), warnings = json.array(found.warnings or {}),
@@ -126,13 +127,14 @@ function M.tell(found, calls, args, run, failed, complaint)
             failed = json.array(failed) }, { indent = 2 }))
     elseif args.csv ~= "-" then
         io.write(not args.quiet and M.heading(calls, args) .. "\n" or "", "\n",
-            M.text(found, args.quiet or not args.plot.term, "results.csv has all"))
+            M.text(found, args.quiet or not args.plot.term, written and "results.csv has all"
+            or "--csv - prints all"))
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
         where:write(args.csv == "-" and warnings_text(found) or "")
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
-            "\n", args.report and "report: " .. run:path "report.html" .. "\n" or "")
+            "\n", args.report and written and "report: " .. run:path "report.html" .. "\n" or "")
     end
     if args.csv then -- last: where it cannot be written, all else is said and in the run folder
         csv.write(args.csv, found.rows, found.columns)

@@ -122,23 +122,26 @@ function M.recommend(rows, resamplings)
         -- steps of soft targets alone have no error
         chosen[#chosen + 1] = values and rows[best_of(rows, values, finest)].bins or nil
     end
+    local tried, seen, momentum = 0, {}, ""
+    for _, row in ipairs(rows) do -- the choice is of one of several
+        local counts = not seen[row.bins] and (row.bins > 1 or best.bins == 1)
+        seen[row.bins], tried = true, tried + (counts and 1 or 0)
+        momentum = row.momentum ~= best.momentum and (", momentum = %g"):format(best.momentum)
+            or momentum
+    end
     local what
     if finest then
         what = ("%.1f %% of the regions are empty, and it is the %s"):format(100 * best.empty_share,
-            #rows == 1 and "only choice tried"
+            tried == 1 and "only choice tried"
             or "finest choice with few of them" .. beyond(rows, at))
     else
         what = ("beta is off by %.0f %% (by counting noise alone %.0f %%), and it is the %s")
-            :format(100 * best.beta_error, 100 * best.beta_noise, #rows == 1 and "only choice tried"
+            :format(100 * best.beta_error, 100 * best.beta_noise, tried == 1 and "only choice tried"
             or ("coarsest choice within %.0f %% of the least error, %.0f %%%s"):format(
             100 * (M.AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
     end
     local steps = resamplings and resamplings[1] and resamplings[1].steps
-    local verdict, momentum = bootstrap.verdict(best.bins, chosen, steps and #steps), ""
-    for _, row in ipairs(rows) do -- the choice is of one of several
-        momentum = row.momentum ~= best.momentum and (", momentum = %g"):format(best.momentum)
-            or momentum
-    end
+    local verdict = bootstrap.among(tried, bootstrap.verdict(best.bins, chosen, steps and #steps))
     verdict.key, verdict.reason = "bins", ("bins = %d%s: %s."):format(best.bins, momentum, what)
     return best, verdict
 end

@@ -168,6 +168,14 @@ function M.verdict(value, chosen, n)
         share = #chosen > 0 and (times[value] or 0) / #chosen or nil }
 end
 
+-- The same verdict, where `tried` values could have been chosen: of an only one nobody is unsure.
+function M.among(tried, verdict)
+    if tried == 1 then
+        verdict.only, verdict.share, verdict.low, verdict.high = true, nil, nil, nil
+    end
+    return verdict
+end
+
 -- The verdict on `value` when choose(steps) answers for resampled steps.
 function M.choice(value, n, choose, opts)
     local chosen = {}
@@ -179,7 +187,9 @@ end
 
 -- A verdict in words: "chosen in 86 % of the resamplings; 25 and 35 are as good".
 function M.words(verdict, format)
-    if not verdict.share then
+    if verdict.only then
+        return "the only choice tried"
+    elseif not verdict.share then
         return "one step tells nothing of how sure this is"
     end
     local list = {}

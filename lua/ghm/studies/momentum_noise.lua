@@ -182,9 +182,9 @@ function M.recommend(steps, bins, sharing, momenta)
         return nil
     end
     local value = M.best(noise, momenta)
-    local verdict = bootstrap.choice(value, #steps, function(order)
+    local verdict = bootstrap.among(#momenta, bootstrap.choice(value, #steps, function(order)
         return M.best(resampled(order), momenta)
-    end)
+    end))
     local limit = M.AS_GOOD * M.error(noise, value)
     for _, m in ipairs(momenta) do
         if m ~= value and M.error(noise, m) <= limit and not nearest.is_one_of(m, verdict.as_good)

@@ -173,6 +173,16 @@ local function nearest(run, among, order)
     return best
 end
 
+-- How many values of a column there are.
+local function tried_of(rows, key)
+    local seen, n = {}, 0
+    for _, row in ipairs(rows) do
+        n = n + (seen[row[key]] and 0 or 1)
+        seen[row[key]] = true
+    end
+    return n
+end
+
 -- What to train with: for each way to share the state its momentum by noise and drift; of these and
 -- of the switches, those whose S comes nearest to the next counts. Returns
 --   best       position of the row       verdicts   of momentum, start, empty and state
@@ -205,7 +215,7 @@ function M.recommend(run, momenta)
         for k, i in ipairs(chosen) do
             words[k] = run.rows[i][key]
         end
-        local verdict = bootstrap.verdict(row[key], words)
+        local verdict = bootstrap.among(tried_of(run.rows, key), bootstrap.verdict(row[key], words))
         verdict.key, verdict.low, verdict.high = key, nil, nil -- words have no interval
         verdict.reason = ("S is off from the next counts by a factor of %.3g, the least of what "
             .. "was tried"):format(math.exp(row.ahead or 0))
@@ -232,9 +242,10 @@ function M.answer(run, found)
     words = words .. (#run.steps[1] > 1 and " state=" .. row.state or "")
     return {
         ("Measured over %d steps: %s."):format(#run.steps, verdict.reason),
-        ("momentum = %g%s: S is off by %s, without momentum by %s; %s."):format(row.momentum,
-            words, percent((noise.error(measured, row.momentum))),
-            percent((noise.error(measured, 0))), bootstrap.words(verdict)),
+        ("momentum = %g%s: S is off by %s%s; %s."):format(row.momentum, words,
+            percent((noise.error(measured, row.momentum))), row.momentum > 0
+            and ", without momentum by " .. percent((noise.error(measured, 0))) or "",
+            bootstrap.words(verdict)),
     }
 end
 
