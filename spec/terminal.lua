@@ -2,6 +2,8 @@
 --
 --   local t = terminal.run("luajit repl.lua", { folder = "/tmp/x", environment = "TERM=xterm" })
 --   t:type "1 + 1\n"      t:expect "2"       t:leave()
+--
+-- opts: folder, environment, columns (120). t.seen: the letters; t.raw: and what moves and colours.
 
 local ffi = require "ffi"
 local lu = require "luaunit"
@@ -34,12 +36,12 @@ function M.run(command, opts)
     local fd = C.posix_openpt(O_RDWR + O_NOCTTY)
     assert(fd >= 0 and C.grantpt(fd) == 0 and C.unlockpt(fd) == 0, "no pseudo-terminal")
     local name = ffi.string(C.ptsname(fd))
-    local script = ("trap : INT; stty rows 50 cols 120; cd %s; %s; echo left $?"):format(
-        posix.quote(opts.folder), command)
+    local script = ("trap : INT; stty rows 50 cols %d; cd %s; %s; echo left $?"):format(
+        opts.columns or 120, posix.quote(opts.folder), command)
     os.execute(("env -i PATH=%s HOME=%s LANG=C.UTF-8 %s %s setsid --fork --ctty sh -c %s <%s >%s "
         .. "2>&1"):format(posix.quote(os.getenv "PATH"), posix.quote(opts.folder), scripts.kept(),
         opts.environment or "TERM=xterm", posix.quote(script), name, name))
-    return setmetatable({ fd = fd, seen = "", at = 1 }, Terminal)
+    return setmetatable({ fd = fd, seen = "", raw = "", at = 1 }, Terminal)
 end
 
 function Terminal:type(text)
@@ -82,6 +84,7 @@ function Terminal:read(milliseconds)
     -- a half sequence at the end waits for its other half
     local half = fresh:match "\27%[?[%d;?]*$" or ""
     fresh, self.rest = fresh:sub(1, #fresh - #half), half
+    self.raw = self.raw .. fresh
     self.seen = self.seen .. fresh:gsub("\27%[[%d;?]*%a", ""):gsub("[\r\a]", "")
     return true
 end

@@ -107,6 +107,26 @@ function TestText.test_numbers_are_short()
     lu.assertEquals(text.bytes(1500), "1.50 kB")
 end
 
+function TestText.test_a_count_agrees_with_its_noun()
+    lu.assertEquals({ text.count(0, "step"), text.count(1, "step"), text.count(1240, "step"),
+        text.count(1240, "step", true) }, { "0 steps", "1 step", "1.24 k steps", "1240 steps" })
+end
+
+function TestText.test_lines_break_between_fields_and_not_before_a_per_cent_sign()
+    lu.assertEquals(text.wrap("5 calls  492 k samples, 478 k valid  on cpu", 25),
+        { "5 calls", "492 k samples, 478 k", "valid  on cpu" })
+    lu.assertEquals(text.wrap("chosen in 87 % of all", 13), { "chosen in", "87 % of all" })
+    lu.assertEquals(text.wrap("off by 57 %", 10), { "off by", "57 %" })
+end
+
+function TestText.test_spare_columns_make_room_on_the_right()
+    local rows = { { a = "word", b = 1, c = 22, d = 333 } }
+    local shown, left_out = text.table(rows, { "a", "b", "c", "d" }, { width = 11, spare = true })
+    lu.assertEquals({ shown:match "word[^\n]*", left_out }, { "word  1  22", 1 })
+    lu.assertEquals(select(2, text.table(rows, { "a", "b", "c", "d" },
+        { width = 2, spare = true })), 2)
+end
+
 function TestText.test_durations_choose_their_unit()
     for _, case in ipairs { { 0, "0 s" }, { 8.3e-7, "830 ns" }, { 1.24e-5, "12.4 µs" },
         { 0.0032, "3.20 ms" }, { 1.5, "1.50 s" }, { 125, "2 min 05 s" }, { 3720, "1 h 02 min" },

@@ -100,7 +100,7 @@ function TestDisplay.test_what_differs_is_told_with_its_share()
     local told = differences.text(things, { "x", "y", "z", "w" })
     lu.assertStrContains(told, "x  2  3  +50.00 %\ny  p  q\n2 more do not differ\n")
     lu.assertStrContains(differences.text(things, { "x", "w" }, { all = true }), "\nw  1  1\n")
-    lu.assertEquals(differences.text(things, { "w" }), "nothing differs among 1 values\n")
+    lu.assertEquals(differences.text(things, { "w" }), "nothing differs among 1 value\n")
 end
 
 function TestDisplay.test_points_stand_where_they_belong()

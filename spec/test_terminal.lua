@@ -4,6 +4,7 @@ local lu = require "luaunit"
 local posix = require "ghm.posix"
 local scripts = require "scripts"
 local terminal = require "terminal"
+local text = require "ghm.show.text"
 
 local TestTerminal = {}
 _G.TestTerminal = TestTerminal
@@ -160,6 +161,42 @@ function TestTerminal:test_a_terminal_without_lua_readline_has_a_plain_prompt()
     local t = self:prompt("", "TERM=dumb LUA_CPATH=/nowhere/?.so")
     lu.assertStrContains(t:say "1 + 1", "\n2")
     lu.assertEquals(t:leave(), 0)
+end
+
+local BOLD, YELLOW = "\27[1m", "\27[33m"
+
+-- A script's whole output on a terminal of so many columns.
+function TestTerminal:answer(columns, environment, words)
+    local t = terminal.run(("luajit %s %s"):format(posix.quote(scripts.root
+        .. "/experiments/sweep_bins.lua"), words or ""), { folder = self.place.folder.path,
+        environment = environment, columns = columns })
+    t:expect "left 0"
+    return t
+end
+
+function TestTerminal:test_an_answer_keeps_to_the_width_of_its_terminal()
+    for _, columns in ipairs { 50, 80 } do
+        local t = self:answer(columns, "TERM=xterm")
+        local shown = t.seen:match "calls? of.*run folder"
+        for line in shown:gmatch "[^\n]+" do
+            lu.assertTrue(text.width(line) <= columns, line)
+        end
+        lu.assertStrMatches(shown, ".*%d+ of 12 columns are listed, results.csv has all.*")
+    end
+    lu.assertNotStrContains(self:answer(120, "TERM=xterm").seen, "columns are listed")
+end
+
+function TestTerminal:test_colours_are_left_out_where_they_are_not_wanted()
+    local t = self:answer(120, "TERM=xterm")
+    lu.assertStrContains(t.raw, BOLD)
+    lu.assertStrContains(t.raw, YELLOW .. "warning:")
+    lu.assertStrContains(self:answer(120, "TERM=xterm NO_COLOR=").raw, BOLD) -- empty says nothing
+    for _, plain in ipairs { { "TERM=xterm", "--no-color" }, { "TERM=xterm NO_COLOR=1" },
+        { "TERM=dumb" } } do
+        t = self:answer(120, unpack(plain))
+        lu.assertNil(t.raw:find "\27%[[%d;]*m", plain[2] or plain[1])
+    end
+    lu.assertNil(t.raw:find("\27", 1, true), "TERM=dumb")
 end
 
 function TestTerminal:test_dumps_of_the_command_line_are_loaded_and_saved()

@@ -22,6 +22,7 @@ local mapfile = require "ghm.dumps.mapfile"
 local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
 local roles = require "ghm.dumps.roles"
+local screen = require "ghm.show.screen"
 local saved = require "ghm.dumps.saved"
 
 local C = clib.C
@@ -276,7 +277,7 @@ local function reason_of(step, problem)
 end
 
 local function tell(message)
-    io.stderr:write(posix.is_terminal(2) and "\r\27[K" or "", "error: ", message, "\n") -- no bar
+    io.stderr:write(screen.is_live() and "\r\27[K" or "", "error: ", message, "\n") -- no bar
 end
 
 -- Calls visit(step, batches) for every step in order; the batches are good until it returns. A step

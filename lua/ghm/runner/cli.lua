@@ -28,7 +28,7 @@
 --   keys = {bins = {5, 10}}   one bare value for `single` keys; defaults filled in
 --   given = {bins = true}     keys that were typed
 --   device, threads, out, name, seed, samples, nonfinite,   nil where nothing was said and the
---   csv, json, quiet, verbose, dry_run, color, report,      default is not the command line's
+--   csv, json, quiet, verbose, dry_run, report,             default is not the command line's
 --   plot = {svg = true}       logits, pred, target, labels, weight,
 --                             calls = lists of names
 --   argv                      the words as typed
@@ -42,6 +42,7 @@ local json = require "ghm.json"
 local nearest = require "ghm.nearest"
 local options = require "ghm.runner.options"
 local posix = require "ghm.posix"
+local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -158,7 +159,7 @@ function M.parse(spec, words)
         end
     end
     args.plot = args.plot or options.plot_set(spec.plot or options.PLOT)
-    args.color = not args.no_color and not os.getenv "NO_COLOR" and posix.is_terminal(1)
+    screen.plain = screen.plain or args.no_color
     args.default_dump = spec.default_dump and M.script_dir() .. "/" .. spec.default_dump
     return args
 end

@@ -7,6 +7,7 @@
 -- The rate is taken from the first call on: what was there already, as after --resume, is no work.
 
 local posix = require "ghm.posix"
+local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -22,8 +23,14 @@ local function pace(done, total, first, elapsed)
     return (", %s/s, %s left"):format(text.number(rate), text.seconds((total - done) / rate))
 end
 
+local function bar(fraction, width)
+    return screen.is_utf8() and text.bar(fraction, width)
+        or text.pad(("#"):rep(math.floor(fraction * width + 0.5)), width)
+end
+
 function M.of(args, what)
-    local live = posix.is_terminal(2)
+    local live = screen.is_live()
+    local columns = live and screen.columns(2) or 80
     local begun, last, first = posix.now(), posix.now(), nil
     return function(done, total)
         local now = posix.now()
@@ -34,8 +41,11 @@ function M.of(args, what)
             io.stderr:write "\r\27[K"
         elseif live and (now - last >= M.LIVE_EVERY or done == 0) then
             last = now
-            io.stderr:write(("\r%s %d/%d %s%s\27[K"):format(text.bar(done / total, 24), done, total,
-                what, pace(done, total, first, now - begun)))
+            local counts = (" %d/%d %s%s"):format(done, total, what,
+                pace(done, total, first, now - begun))
+            local width = math.min(24, columns - 1 - text.width(counts)) -- a full line wraps
+            io.stderr:write("\r", width > 3 and bar(done / total, width) or "",
+                text.fit(counts, columns - 1), "\27[K")
             io.stderr:flush()
         elseif not live and now - last >= M.PLAIN_EVERY then
             last = now

@@ -13,7 +13,7 @@ local M = {}
 
 -- Options that change no number: the new command chooses them. Those that are true here are taken
 -- from the run where the new command does not name them.
-local free = { csv = true, json = true, name = true, plot = true, report = true, color = false,
+local free = { csv = true, json = true, name = true, plot = true, report = true,
     device = false, dry_run = false, fail_fast = false, no_color = false, out = false,
     quiet = false, resume = false, threads = false, verbose = false }
 -- of args, but no options

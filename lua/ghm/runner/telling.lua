@@ -4,6 +4,7 @@ local called = require "ghm.runner.called"
 local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local json = require "ghm.json"
+local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -83,16 +84,27 @@ end
 local function warnings_text(found)
     local lines = {}
     for _, warning in ipairs(found.warnings or {}) do
-        for i, line in ipairs(text.wrap(warning.text, 91)) do
-            lines[#lines + 1] = (i == 1 and "warning: " or "         ") .. line .. "\n"
+        for i, line in ipairs(text.wrap(warning.text, screen.width() - 9)) do
+            lines[#lines + 1] = (i == 1 and screen.paint("warning", "warning:") .. " "
+                or "         ") .. line .. "\n"
         end
     end
     return table.concat(lines)
 end
 
--- Where the table leaves rows out: how many it lists, and where all are, in words of the caller's.
--- The ends of an interval are listed too, but are no rows.
-local function listed_text(found, all)
+-- Lines of any length; a terminal breaks them between words.
+local function broken(lines, columns)
+    local out = {}
+    for i, line in ipairs(lines) do
+        out[i] = columns and text.width(line) > columns
+            and table.concat(text.wrap(line, columns), "\n") or line
+    end
+    return table.concat(out, "\n")
+end
+
+-- Where the table leaves rows or columns out: what it lists, and where all are, in words of the
+-- caller's. The ends of an interval are listed too, but are no rows.
+local function listed_text(found, left_out, all)
     local is_row, n = {}, 0
     for _, row in ipairs(found.rows) do
         is_row[row] = true
@@ -100,20 +112,28 @@ local function listed_text(found, all)
     for _, row in ipairs(found.listed or found.rows) do
         n = n + (is_row[row] and 1 or 0)
     end
-    return n < #found.rows and ("%d of %d rows are listed, %s.\n"):format(n, #found.rows, all) or ""
+    local listed = {}
+    for _, part in ipairs { { n, #found.rows, "rows" },
+        { #found.shown - left_out, #found.shown, "columns" } } do
+        listed[#listed + 1] = part[1] < part[2] and ("%d of %d %s"):format(unpack(part)) or nil
+    end
+    return listed[1] and ("%s are listed, %s."):format(table.concat(listed, " and "), all)
 end
 
 -- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
 -- and its answer. all: says where the rows are that the table leaves out.
 function M.text(found, unwanted, all)
-    local parts = { text.table(found.listed or found.rows, found.shown, { mark = found.mark })
-        .. listed_text(found, all) }
+    local columns = screen.columns()
+    local letters, left_out = text.table(found.listed or found.rows, found.shown,
+        { mark = found.mark, spare = true })
+    local listed = listed_text(found, left_out, all)
+    local parts = { letters .. (listed and broken({ listed }, columns) .. "\n" or "") }
     if found.term and not unwanted then
         parts[#parts + 1] = found.term
     end
     local warned = warnings_text(found)
     parts[#parts + 1] = warned ~= "" and warned or nil
-    parts[#parts + 1] = table.concat(found.lines, "\n")
+    parts[#parts + 1] = broken(found.lines, columns)
     return table.concat(parts, "\n") .. "\n"
 end
 
@@ -126,7 +146,11 @@ function M.tell(found, calls, args, run, failed, written, complaint)
             recommendations = json.array(found.recommendations or {}),
             failed = json.array(failed) }, { indent = 2 }))
     elseif args.csv ~= "-" then
-        io.write(not args.quiet and M.heading(calls, args) .. "\n" or "", "\n",
+        local heading = {}
+        for line in (args.quiet and "" or M.heading(calls, args)):gmatch "[^\n]+" do
+            heading[#heading + 1] = line
+        end
+        io.write(broken(heading, screen.columns()), args.quiet and "" or "\n", "\n",
             M.text(found, args.quiet or not args.plot.term, written and "results.csv has all"
             or "--csv - prints all"))
     end

@@ -4,11 +4,11 @@ local array = require "ghm.array"
 local inspection = require "ghm.dumps.inspection"
 local json = require "ghm.json"
 local roles = require "ghm.dumps.roles"
+local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
 
-local WIDTH = 100
 local parts = { "pred", "target", "labels", "weight" }
 
 local columns = {
@@ -46,7 +46,7 @@ local function call_text(task, call)
 end
 
 local function add(lines, title, said)
-    for k, line in ipairs(text.wrap(text.one_line(said), WIDTH - 16)) do
+    for k, line in ipairs(text.wrap(text.one_line(said), screen.width() - 16)) do
         lines[#lines + 1] = text.pad(k == 1 and title or "", 16) .. line
     end
 end

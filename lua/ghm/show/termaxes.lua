@@ -1,6 +1,7 @@
 -- Frames of plots made of letters: signs, ends of axes, ticks and their labels. For termplot and
 -- termpoints.
 
+local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -16,24 +17,22 @@ M.ascii = {
     shades = { " ", ".", ":", "+", "#" }, points = { "o", "x", "+", "*", "#", "@" }, way = ".",
 }
 
--- Whether the locale says that the terminal takes UTF-8 (the first variable that is set decides).
-function M.is_utf8()
-    for _, name in ipairs { "LC_ALL", "LC_CTYPE", "LANG" } do
-        local value = os.getenv(name)
-        if value and value ~= "" then
-            return value:lower():find "utf%-?8" ~= nil
-        end
-    end
-    return false
-end
-
 -- The signs to draw with: opts.ascii true or false, else by the locale.
 function M.signs_for(opts)
     local plain = opts.ascii
     if plain == nil then
-        plain = not M.is_utf8()
+        plain = not screen.is_utf8()
     end
     return plain and M.ascii or unicode
+end
+
+M.WIDTH = 72 -- of a plot, in letters, where the terminal has room for it
+
+-- The letters that a plot has beside a margin of this width.
+function M.room(plot, margin)
+    local columns = screen.columns()
+    local wanted = plot.width or M.WIDTH
+    return columns and math.min(wanted, columns - margin - 2) or wanted
 end
 
 -- Whether a value has a place: finite and, on a logarithmic axis, above zero.

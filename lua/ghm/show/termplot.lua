@@ -11,6 +11,8 @@ local text = require "ghm.show.text"
 
 local M = {}
 
+local MARGIN = 6 -- letters of a label beside the y axis
+
 local ascii, signs_for, shown = axes.ascii, axes.signs_for, axes.shown
 local extent, some_of = axes.extent, axes.some_of
 
@@ -114,11 +116,11 @@ end
 --   edges     n + 1 rising numbers; values: n numbers, anything that is no finite number (or, on
 --             a log axis, not above zero) being an empty region, shown as a dot on the floor
 --   log       logarithmic y axis, labelled at powers of ten
---   title, xlabel, ylabel    texts;  width (72), height (12): the bars, in letters
+--   title, xlabel, ylabel    texts;  width (see axes.room), height (12): the bars, in letters
 --   reference { edges, values }: drawn as a line over the bars;  ascii: see the top of the file
 function M.steps(plot)
     local signs = signs_for(plot)
-    local width, height, log = plot.width or 72, plot.height or 12, plot.log
+    local width, height, log = axes.room(plot, MARGIN), plot.height or 12, plot.log
     local values = columns_of(plot.edges, plot.values, width, log)
     local line = plot.reference
         and columns_of(plot.reference.edges, plot.reference.values, width, log)
@@ -181,21 +183,22 @@ end
 --   log, width (72), ascii: as for steps;  height (24): rows at most, evenly chosen
 --   range = {low, high}: of the shades, beyond which they do not change
 function M.heat(plot)
-    local signs, width, log = signs_for(plot), plot.width or 72, plot.log
+    local signs, log, margin = signs_for(plot), plot.log, 3
     local low, high, rows = math.huge, -math.huge, {}
     for i, at in ipairs(some_of(#plot.z, plot.height or 24)) do
-        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 26),
-            values = columns_of(plot.x, plot.z[at], width, log) }
-        local least, most = extent({ rows[i].values }, width)
+        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 26), at = at }
+        margin = math.max(margin, text.width(rows[i].name) + 1)
+    end
+    local width = axes.room(plot, margin)
+    for _, row in ipairs(rows) do
+        row.values = columns_of(plot.x, plot.z[row.at], width, log)
+        local least, most = extent({ row.values }, width)
         low, high = math.min(low, least), math.max(high, most)
     end
-    local lines, margin = { plot.title and text.one_line(plot.title) }, 3
+    local lines = { plot.title and text.one_line(plot.title) }
     if high == -math.huge then
         lines[#lines + 1] = "(every cell is empty)"
         return table.concat(lines, "\n") .. "\n"
-    end
-    for _, row in ipairs(rows) do
-        margin = math.max(margin, text.width(row.name) + 1)
     end
     low, high = unpack(plot.range or { low, high })
     local function place(v)

@@ -11,6 +11,7 @@ local text = require "ghm.show.text"
 
 local M = {}
 
+local MARGIN = 8 -- letters of a label beside the y axis
 local TICKS = 12 -- labels under the x axis, at most: those of the points
 
 local function place_of(v, log)
@@ -103,7 +104,7 @@ end
 
 function M.draw(figure)
     local signs = axes.signs_for(figure)
-    local width, height = figure.width or 72, figure.height or 14
+    local width, height = axes.room(figure, MARGIN), figure.height or 14
     local lines, out = {}, { figure.title and text.one_line(figure.title) }
     for k, series in ipairs(figure.series) do
         lines[k] = points_of(series, figure)

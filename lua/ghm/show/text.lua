@@ -5,6 +5,7 @@
 --   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
 --   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
 
+local screen = require "ghm.show.screen"
 local utf8 = require "ghm.utf8"
 
 local M = {}
@@ -77,15 +78,33 @@ function M.pad(s, width, align)
     return s .. (" "):rep(room)
 end
 
--- Breaks a paragraph into lines of at most `width` columns -> list of strings.
+-- Breaks a paragraph into lines of at most `width` columns -> list of strings. One in which some
+-- blanks are two or more is a list of fields: it breaks there alone, and inside a field that is too
+-- wide. A per cent sign stays with its number.
 function M.wrap(paragraph, width)
     local lines, line = {}, nil
-    for word in paragraph:gmatch "%S+" do
-        if line and M.width(line) + 1 + M.width(word) > width then
+    local fields = paragraph:find "%S  +%S" ~= nil
+    local function add(word, gap)
+        if line and M.width(line) + #gap + M.width(word) > width then
             lines[#lines + 1] = line
             line = nil
         end
-        line = line and line .. " " .. word or word
+        line = line and line .. gap .. word or word
+    end
+    for part in (fields and paragraph:gsub("  +", "\n") or paragraph):gmatch(
+        fields and "[^\n]+" or "%S+") do
+        local sign = not fields and line and part:find "^%%"
+        if sign and line:find " " then -- the number comes along
+            local rest, number = line:match "^(.*) (%S+)$"
+            line = rest
+            add(number .. " " .. part, " ")
+        elseif fields and M.width(part) > width then
+            for _, piece in ipairs(M.wrap(part, width)) do
+                add(piece, "  ")
+            end
+        else
+            add(part, fields and "  " or " ")
+        end
     end
     lines[#lines + 1] = line
     return lines
@@ -220,10 +239,18 @@ end
 --   rows     list of tables
 --   columns  list of { key, title = key, format = "%.4f" | function(value, row), align }, or of
 --            keys; numbers stand right and words left unless align says otherwise
---   opts     width: widest line (100): the widest column of words is cut with an ellipsis;
---            ascii: rule of '-' instead of '─'; mark(row) -> a sign before the row
+--   opts     width: widest line (the screen's): the widest column of words is cut with an ellipsis;
+--            spare: before that, what a terminal has no room for at the right is left out, but
+--            for the first half of the columns;
+--            ascii: rule of '-' instead of '─', by default where the locale has no UTF-8;
+--            mark(row) -> a sign before the row
+-- With spare also returns how many columns are left out.
 function M.table(rows, columns, opts)
     opts = opts or {}
+    local ascii = opts.ascii
+    if ascii == nil then
+        ascii = not screen.is_utf8()
+    end
     local cells, widths, aligns, wordy = {}, {}, {}, {}
     local normal = {}
     for c, column in ipairs(columns) do
@@ -244,15 +271,22 @@ function M.table(rows, columns, opts)
     end
 
     local margin = opts.mark and 2 or 0
-    local total = margin + 2 * (#normal - 1)
+    local total, most, left_out = margin - 2, opts.width or screen.width(), 0
+    for _, width in ipairs(widths) do
+        total = total + width + 2
+    end
+    local room = opts.spare and (opts.width or screen.columns()) or math.huge
+    while total > room and #normal > #columns / 2 do
+        table.remove(normal)
+        total, left_out = total - table.remove(widths) - 2, left_out + 1
+    end
     local widest
     for c, width in ipairs(widths) do
-        total = total + width
         if wordy[c] and (not widest or width > widths[widest]) then
             widest = c
         end
     end
-    local excess = total - (opts.width or 100)
+    local excess = total - most
     if excess > 0 and widest then
         widths[widest] = math.min(widths[widest], math.max(LEAST, widths[widest] - excess))
     end
@@ -260,7 +294,8 @@ function M.table(rows, columns, opts)
     local lines = {}
     local function add(values, sign)
         local parts = {}
-        for c, value in ipairs(values) do
+        for c in ipairs(normal) do
+            local value = values[c]
             parts[c] = M.pad(M.fit(value, widths[c]), widths[c], aligns[c])
         end
         local lead = margin > 0 and M.pad(sign or "", margin) or ""
@@ -269,14 +304,20 @@ function M.table(rows, columns, opts)
     local titles, rules = {}, {}
     for c, column in ipairs(normal) do
         titles[c] = column.title or column.key
-        rules[c] = (opts.ascii and "-" or "─"):rep(widths[c])
+        rules[c] = (ascii and "-" or "─"):rep(widths[c])
     end
     add(titles)
     add(rules)
     for r, row in ipairs(rows) do
-        add(cells[r], opts.mark and opts.mark(row))
+        local sign = opts.mark and opts.mark(row) or ""
+        add(cells[r], sign ~= "" and ascii and ">" or sign)
+        lines[#lines] = sign ~= "" and screen.paint("strong", lines[#lines]) or lines[#lines]
     end
-    return table.concat(lines, "\n") .. "\n"
+    local letters = table.concat(lines, "\n") .. "\n"
+    if opts.spare then
+        return letters, left_out
+    end
+    return letters
 end
 
 return M
