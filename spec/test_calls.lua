@@ -237,6 +237,14 @@ function TestWarnings.test_one_level_drowns_another_where_they_share_a_state()
     lu.assertNil(warnings.drowned_level(trace_of({ bins = 2 }, steps, "shared")))
 end
 
+function TestWarnings.test_a_warning_names_the_level_that_it_is_about()
+    local steps = stream { { { 100, 100 }, { 3, 1 } } }
+    for sharing, name in pairs { shared = " P4 the one", own = " P4 the one", summed = "" } do
+        local found = warnings.singleton_region(trace_of({ bins = 2 }, steps, sharing))
+        lu.assertEquals(found and found.text:find(name, 1, true) ~= nil, name ~= "" or nil, sharing)
+    end
+end
+
 function TestWarnings.test_a_trace_has_all_that_apply_in_order()
     local names = {}
     for k, found in ipairs(warnings.of(trace_of({ bins = 2, momentum = 0.75 },

@@ -295,10 +295,22 @@ function TestHostileDumps:test_what_is_wrong_with_every_step_is_told_once()
         .. "error: as with steps_1.npz, so with steps_3.npz, steps_4.npz\n.*")
 end
 
+-- "pred" and "target" are usual names of logits and of boxes.
+function TestHostileDumps:test_logits_are_not_taken_for_boxes_too()
+    self.place:dump("a.npz", scripts.member("pred", "float", "<f4", "(40, 10)", scripts.logit),
+        scripts.targets())
+    local out = self.place:fine("compare_losses", "a.npz " .. quick)
+    lu.assertStrContains(out, "GHM-C, M = 10")
+    lu.assertNotStrContains(out, "GHM-R")
+    out = self.place:fine("sweep_bins", "a.npz --loss ghmr bins=5 " .. quick)
+    lu.assertStrContains(out, "400 samples, 400 valid  on ") -- boxes are not positive
+end
+
 function TestHostileDumps:test_soft_targets_leave_out_what_needs_a_key()
     self.place:dump("a.npz", scripts.logits(), float_list(function(i) return i % 5 / 5 end))
     local out = self.place:fine("sweep_bins", "a.npz bins=5,10 --plot svg,term")
-    lu.assertStrContains(out, "soft targets in 1 of 1 calls")
+    lu.assertStrContains(out, "soft targets in 1 of 1 call: ")
+    lu.assertNotStrContains(out, "positive")
     lu.assertStrContains(out, "of the regions are empty")
     local rows = csv.read(self.place.folder.path .. "/runs/latest/results.csv")
     lu.assertEquals({ rows[1].n, rows[1].cosine, rows[1].scarce_share }, { 5, "", "" })

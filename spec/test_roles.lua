@@ -182,7 +182,8 @@ function TestRoles.test_the_first_of_several_levels_is_not_told_as_all()
     pyramid(place)
     local out = place:fine("sweep_bins", ". bins=5 --plot none")
     place:remove()
-    lu.assertStrMatches(out:match "^[^\n]*", "2 calls of P3_logits%[[%d,]+%], %.%.%.  .*")
+    lu.assertStrMatches(out:match "^[^\n]*", "2 calls in 1 step of P3_logits%[[%d,]+%], "
+        .. "%.%.%.  .*")
 end
 
 function TestRoles.test_contradicting_choices_are_refused()

@@ -20,26 +20,30 @@ function M.ignored(n)
         text.count(n, "sample", true), are, are)
 end
 
+-- What was read. Boxes have no positives, and of soft targets nobody counts them.
 function M.heading(calls, args)
     local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }
-    local soft, others = 0, ""
-    for _, call in ipairs(calls) do
+    local soft, steps, others = 0, 0, ""
+    for k, call in ipairs(calls) do
         soft = soft + (call.facts.soft > 0 and 1 or 0)
+        steps = steps + ((k == 1 or calls[k - 1].step ~= call.step) and 1 or 0)
         others = call.names.pred ~= calls[1].names.pred and ", ..." or others
         for key in pairs(totals) do
             totals[key] = totals[key] + call.facts[key]
         end
     end
-    local lines = { ("%s of %s  %s, %s valid, %s positive  on %s"):format(
-        text.count(#calls, "call"), shape_text(calls[1]) .. others,
-        text.count(totals.samples, "sample"), text.number(totals.valid),
-        text.number(totals.positive), device.name()) }
+    local positives = calls[1].sketch.task == "classification" and soft < #calls
+        and (", %s positive"):format(text.number(totals.positive)) or ""
+    local lines = { ("%s%s of %s  %s, %s valid%s  on %s"):format(text.count(#calls, "call"),
+        steps < #calls and (" in %s"):format(text.count(steps, "step")) or "",
+        shape_text(calls[1]) .. others, text.count(totals.samples, "sample"),
+        text.number(totals.valid), positives, device.name()) }
     if totals.nonfinite > 0 then
         lines[#lines + 1] = M.ignored(totals.nonfinite)
     end
     if soft > 0 then
-        lines[#lines + 1] = ("soft targets in %d of %d calls: what needs a sample's key is left "
-            .. "out"):format(soft, #calls)
+        lines[#lines + 1] = ("soft targets in %d of %s: of them the counts and losses of regions "
+            .. "are known, so what takes more is left out"):format(soft, text.count(#calls, "call"))
     end
     local names = calls[1].names
     lines[#lines + 1] = ("%s  weight: %s"):format(names.target and "target: " .. names.target

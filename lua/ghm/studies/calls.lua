@@ -114,7 +114,7 @@ end
 
 -- What harmonise makes of every call in order, a list of its results, each with
 --   step, call      which step, and which call of it (1 when they are summed)
---   name, samples   of the step; valid samples
+--   name, samples   of the step, and of the call where it is one of several; valid samples
 --   state           which of the states it moved: 1, or the call's number when each has its own
 --   parts           the step's calls that it stands for
 -- and, of the whole: config (all keys of harmonise), task, sharing, steps (their number).
@@ -128,7 +128,8 @@ function M.trace(task, configuration, steps, sharing)
     local function apply(k, call, c, state, parts)
         states[state] = states[state] or harmonise.new(task, config)
         local result = states[state]:apply(call.R, call.L, call.tot)
-        result.step, result.call, result.name, result.state = k, c, steps[k].name, state
+        result.step, result.call, result.state = k, c, state
+        result.name = steps[k].name .. (#steps[k] > #parts and " " .. call.name or "")
         result.samples, result.parts = call.samples, parts
         trace[#trace + 1] = result
     end

@@ -62,8 +62,8 @@ local function boxes_beside(x)
     local path = source.steps[1].path
     if not there and path and not posix.real_path(path) then -- as a run that goes on may find it
         fault.raise("dump", "%s is gone: boxes beside its logits are read from it", path)
-    elseif not there then
-        return nil
+    elseif not there or path and there[1].names.pred == x.calls[1].names.pred then
+        return nil -- an array of logits is none of boxes, though its name, "pred", may be both
     end
     local edges = losses_study.edges("regression", x.args.keys)
     local calls, reason = unless_refused(function()
