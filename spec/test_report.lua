@@ -77,7 +77,12 @@ function TestReport.test_warnings_and_recommendations_are_told_with_their_uncert
             text = "singleton region: one sample at g = 1" } },
         recommendations = { { key = "bins", value = 30, low = 25, high = 35, share = 0.86,
             as_good = { 25, 35 }, reason = "the finest" },
-            { key = "start", value = "zero", share = 0.859, as_good = {} } } }
+            { key = "start", value = "zero", share = 0.859, as_good = {} },
+            { key = "mu", value = 0.1, reason = "told above", share = 0.5 },
+            { key = "empty", value = "keep", reason = "told above" } },
+        lines = { "It is told above." } }
+    lu.assertStrContains(text, "<dt>mu = 0.1</dt><dd>50 % of the resamplings agree</dd>")
+    lu.assertStrContains(text, "<dt>empty = keep</dt><dd>told above</dd>")
     lu.assertStrContains(text, "<li>singleton region: one sample at g = 1</li>")
     lu.assertStrContains(text, "<dt>bins = 30</dt><dd>the finest<br>86 % of the resamplings agree; "
         .. "most lie between 25 and 35; as good: 25, 35</dd>")

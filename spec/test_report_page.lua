@@ -31,7 +31,7 @@ local function everything()
             { step = "step 10", loss = 10 }, { step = "step 9", loss = 0 / 0 },
             { step = HOSTILE, loss = math.huge }, { step = "step 100", loss = 9.5 },
             { step = "a", loss = -math.huge }, { step = "b" }, { step = "step 1", loss = 9 } } } },
-        command = { HOSTILE }, provenance = { { "host", HOSTILE } } }
+        command = { HOSTILE }, provenance = { { "host", HOSTILE }, { "commit", ("f"):rep(64) } } }
 end
 
 function TestReportPage.setupClass()
@@ -154,9 +154,11 @@ local measure = [[(() => {
                 Math.hypot(to.b, to.d) * parseFloat(getComputedStyle(element).fontSize));
         }
     }
+    // a phone widens innerWidth to what it shows, not the width that a page is laid out in
     const width = document.documentElement.scrollWidth;
-    const scale = matchMedia("print").matches ? Math.min(1, innerWidth / width) : 1;
-    return { over: scale * width - innerWidth, contrast, letters: scale * letters,
+    const room = document.documentElement.clientWidth;
+    const scale = matchMedia("print").matches ? Math.min(1, room / width) : 1;
+    return { over: scale * width - room, contrast, letters: scale * letters,
         drawn: drawn === Infinity ? 99 : scale * drawn };
 })()]]
 

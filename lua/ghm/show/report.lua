@@ -43,11 +43,13 @@ local function short(value)
     return type(value) == "number" and ("%.4g"):format(value) or tostring(value)
 end
 
--- "bins = 30" and how sure that is, in words.
-local function recommendation_list(recommendations)
+-- "bins = 30" and how sure that is, in words; and why, where the answer does not tell it.
+local function recommendation_list(recommendations, answer)
     local entries = {}
+    answer = table.concat(answer or {}, "\n"):lower()
     for i, one in ipairs(recommendations) do
-        local lines, sure, as_good = { one.reason }, {}, {}
+        local told = one.reason and answer:find(one.reason:lower(), 1, true)
+        local lines, sure, as_good = { not told and one.reason or nil }, {}, {}
         if one.share then
             sure[1] = ("%.0f %% of the resamplings agree"):format(100 * one.share)
         end
@@ -61,7 +63,8 @@ local function recommendation_list(recommendations)
         if #as_good > 0 then
             sure[#sure + 1] = "as good: " .. table.concat(as_good, ", ")
         end
-        lines[#lines + 1] = #sure > 0 and table.concat(sure, "; ") or nil
+        lines[#lines + 1] = #sure > 0 and table.concat(sure, "; ") or lines[1] == nil and one.reason
+            or nil
         entries[i] = { ("%s = %s"):format(one.key, short(one.value)), lines }
     end
     return html.list(entries)
@@ -113,7 +116,7 @@ function M.html(t)
     section("Answer", paragraphs(t.lines, "answer"))
     if t.recommendations and #t.recommendations > 0 then
         add('<section class="chosen"><h2>Recommendations</h2>\n%s</section>\n',
-            recommendation_list(t.recommendations))
+            recommendation_list(t.recommendations, t.lines))
     end
     if t.warnings and #t.warnings > 0 then
         section("Warnings", warning_list(t.warnings))
