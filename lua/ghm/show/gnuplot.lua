@@ -140,7 +140,7 @@ local function style_of(series, k, n, figure)
     if series.style == "boxes" then
         return ("with boxes fs solid 0.75 noborder lc rgb '%s'"):format(colour)
     elseif series.style == "points" then
-        return ("with points pt 7 ps 0.55 lc rgb '%s'"):format(colour)
+        return ("with points pt 7 ps 0.9 lc rgb '%s'"):format(colour)
     elseif series.style == "linespoints" then
         return ("with linespoints pt 7 ps 0.55 lc rgb '%s' lw %.3g%s"):format(colour,
             math.min(width, 2.2), dash)
