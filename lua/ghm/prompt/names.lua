@@ -9,11 +9,14 @@ local nearest = require "ghm.nearest"
 local options = require "ghm.runner.options"
 local pictures = require "ghm.prompt.pictures"
 local results = require "ghm.prompt.results"
+local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
 
-local WIDTH = 80
+local function width()
+    return math.min(screen.width(), 80)
+end
 
 -- name -> { run, use (how it is called), brief and says (what it does), spec or study (what its
 -- options are) }
@@ -38,7 +41,7 @@ local known = {
     compare = { run = results.compare, use = "compare(r[3], r[9])",
         brief = "what differs between rows, and by how much",
         says = "Sets rows side by side: what differs, and by how much from the first. "
-            .. "compare(r[3], r[9], {all = true}) shows what does not differ, too." },
+            .. "compare(r[3], r[9], {all = true}) shows what does not differ, too, and intervals." },
     help = { use = "help(x)", brief = "what x is: a function, a name in quotes, a value",
         says = "Explains x: a function, a name in quotes, or a value." },
     save = { use = 'save "session.lua"', brief = "what was typed, as a script",
@@ -93,7 +96,7 @@ function M.spec(name)
 end
 
 local function wrapped(paragraph)
-    return table.concat(text.wrap(paragraph, WIDTH), "\n")
+    return table.concat(text.wrap(paragraph, width()), "\n")
 end
 
 local function about(name)
@@ -109,7 +112,7 @@ local function about(name)
                 or described[option] }
         end
         lines[#lines + 1] = "\nOptions (a number, {5, 10} or \"5:50:5\", \"log:1e-3:1:7\", ...):"
-        lines[#lines + 1] = display.fields(rows, WIDTH)
+        lines[#lines + 1] = display.fields(rows, width())
         lines[#lines + 1] = spec.epilog and "\n" .. wrapped(spec.epilog) or nil
     end
     return table.concat(lines, "\n")
@@ -121,7 +124,7 @@ local function overview()
         local entry = entry_of(name)
         rows[i] = { name = entry.use, value = entry.brief or M.spec(name).question }
     end
-    return display.fields(rows, WIDTH) .. "\n\n" .. wrapped("help(sweep) says more of one of "
+    return display.fields(rows, width()) .. "\n\n" .. wrapped("help(sweep) says more of one of "
         .. "them. Any Lua may be typed; what has a value shows it. Tab completes names, fields, "
         .. "options and files; Ctrl-C stops a computation.")
 end

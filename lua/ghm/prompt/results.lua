@@ -5,6 +5,7 @@
 --   r:best()       the row that the study recommends; r:best "error", by one of its columns
 --   results.column(r, "error")   the field that a word means
 
+local bootstrap = require "ghm.studies.bootstrap"
 local differences = require "ghm.show.differences"
 local display = require "ghm.prompt.display"
 local fault = require "ghm.fault"
@@ -86,6 +87,16 @@ function M.column(result, word)
         nearest.hint(tostring(word), names))
 end
 
+-- Without the ends of intervals.
+local function metrics_of(names)
+    local known, list = {}, {}
+    for _, name in ipairs(names) do
+        known[name] = true
+        list[#list + 1] = not known[bootstrap.field_of(name) or false] and name or nil
+    end
+    return list
+end
+
 -- The row where a column is best; without one, the row that the study marks.
 function Result:best(word)
     if not word then
@@ -134,6 +145,9 @@ function M.compare(...)
             seen[key] = true
         end
     end
+    if not options.all then
+        keys = metrics_of(keys)
+    end
     if #things < 2 then
         fault.raise("usage", "compare takes at least two rows, compare(r[3], r[9])")
     end
@@ -155,14 +169,17 @@ function M.about(value)
 end
 
 function Result:__tostring()
-    return telling.text(self.found, false, ("r[1] to r[%d] are all"):format(#self))
+    return telling.text(self.found, false, #self == 1 and "r[1] has all"
+        or ("r[1] to r[%d] are all"):format(#self))
 end
 
 function Row:__tostring()
     local result, rows = Row.made[self].result, {}
-    for _, key in ipairs(M.columns(result)) do
+    for _, key in ipairs(metrics_of(M.columns(result))) do
+        local low, high = bootstrap.fields(key)
         if self[key] ~= nil then
-            rows[#rows + 1] = { name = key, value = M.cell(self[key]) }
+            rows[#rows + 1] = { name = key, value = M.cell(self[key]) .. (self[low] ~= nil
+                and ("  (%s to %s)"):format(M.cell(self[low]), M.cell(self[high])) or "") }
         end
     end
     return display.fields(rows)
