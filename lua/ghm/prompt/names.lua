@@ -41,7 +41,8 @@ local known = {
     compare = { run = results.compare, use = "compare(r[3], r[9])",
         brief = "what differs between rows, and by how much",
         says = "Sets rows side by side: what differs, and by how much from the first. "
-            .. "compare(r[3], r[9], {all = true}) shows what does not differ, too, and intervals." },
+            .. "compare(r[3], r[9], {all = true}) shows what does not differ, too, and intervals."
+    },
     help = { use = "help(x)", brief = "what x is: a function, a name in quotes, a value",
         says = "Explains x: a function, a name in quotes, or a value." },
     save = { use = 'save "session.lua"', brief = "what was typed, as a script",
