@@ -9,22 +9,25 @@ local ghm = require "ghm"
 local losses = { ghmc = "GHMC", ghmr = "GHMR", bce = "BCE", focal = "Focal", asl1 = "ASL1",
     smooth_l1 = "SmoothL1", softmax_ghmc = "SoftmaxGHMC" }
 
+local keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
+    "empty", "reduction", "alpha", "gamma", "beta", "form", "labels", single = true }
+for _, key in ipairs(keys) do -- one loss a step is printed
+    key.values = key.name == "reduction" and { "mean", "sum" } or key.values
+end
+
 ghm.cli.main({
     name = "evaluate",
     question = "One loss on the steps given, in order, sharing the momentum state.",
+    epilog = "--json prints an object for each call of the loss, one a line.",
     default_dump = "digits",
-    without = { "--out", "--name", "--plot", "--csv", "--dry-run", "--samples" },
-    keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
-        "empty", "reduction", "alpha", "gamma", "beta", "form", "labels", single = true },
+    without = { "--out", "--name", "--plot", "--csv", "--dry-run", "--samples", "--verbose" },
+    keys = keys,
     options = function(parser)
         parser:option("--loss", "ghmc, softmax_ghmc, ghmr, bce, focal, asl1 or smooth_l1 "
             .. "(ghmc)"):choices { "ghmc", "softmax_ghmc", "ghmr", "bce", "focal", "asl1",
             "smooth_l1" }:default "ghmc":show_default(false)
     end,
 }, function(args)
-    if args.keys.reduction == "none" then
-        ghm.fault.raise("usage", "reduction=none: one loss a step is printed, expected mean or sum")
-    end
     local options = { nonfinite = args.nonfinite, device = ghm.device.open(args.device,
         args.threads) }
     ghm.device.default(options.device)
@@ -33,7 +36,7 @@ ghm.cli.main({
     end
     local loss = ghm[losses[args.loss]](options)
     local source = ghm.source.open(args, loss.task)
-    local rows, ignored = {}, 0
+    local rows, ignored, soft = {}, 0, 0
     source:each(function(step, batches)
         for _, batch in ipairs(batches) do
             local value, call = loss:forward_batch(batch, step.name)
@@ -46,16 +49,18 @@ ghm.cli.main({
                 soft = call.facts.soft, counts = ghm.harmonise.list(call.R, bins),
                 beta = ghm.harmonise.list(call.beta, bins), acc_sum = loss:state().S }
             rows[#rows + 1] = row
-            ignored = ignored + row.nonfinite
+            ignored, soft = ignored + row.nonfinite, soft + (row.soft > 0 and 1 or 0)
             if args.json then
                 print(ghm.json.encode(row))
             end
         end
     end)
     if not args.json then
-        local shown = { "step", { key = "valid" }, { key = "positive" },
-            { key = "loss", format = "%.6g" }, { key = "n" },
-            { key = "beta_largest", title = "largest beta", format = "%.4g" } }
+        local shown = { "step", { key = "valid" }, { key = "loss", format = "%.6g" },
+            { key = "n" }, { key = "beta_largest", title = "largest beta", format = "%.4g" } }
+        if loss.task == "classification" and soft < #rows then
+            table.insert(shown, 3, "positive")
+        end
         if rows[1] and rows[1].level then
             table.insert(shown, 2, "level")
         end
@@ -63,7 +68,9 @@ ghm.cli.main({
         if ignored > 0 then
             print(ghm.telling.ignored(ignored))
         end
-        print(("%s on %s"):format(loss.name, ghm.device.name()))
+        if not args.quiet then
+            print(("%s on %s"):format(loss.name, ghm.device.name()))
+        end
     end
     return source:exit_code()
 end)

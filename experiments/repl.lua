@@ -12,7 +12,7 @@ ghm.cli.main({
     question = "A prompt: load a dump, sketch it once, put questions to the sketch.",
     without = { "--dry-run", "--seed", "--samples", "--nonfinite", "--fail-fast", "--out", "--name",
         "--plot", "--csv", "--json", "--quiet", "--verbose", "--no-color" },
-    epilog = "DUMPs are loaded as d. help() at the prompt says what there is. With lua-readline\n"
-        .. "lines are edited, completed by Tab and kept in ~/.ghm_history; rlwrap does too.\n"
+    epilog = "DUMPs are loaded as d. help() at the prompt says what there is. With lua-readline "
+        .. "lines are edited, completed by Tab and kept in ~/.ghm_history; rlwrap does too. "
         .. "Lines from a pipe are run without a prompt; the exit code is 1 where one failed.",
 }, interactive.run)

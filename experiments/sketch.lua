@@ -20,7 +20,8 @@ ghm.cli.main({
     options = function(parser)
         parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
             :default "ghmc":show_default(false)
-        parser:option("-o --file", "the file to write (DUMP.sketch)"):argname "FILE"
+        parser:option("--file", "the file to write, also -o (DUMP.sketch)"):hidden_name "-o"
+            :argname "FILE"
     end,
 }, function(args)
     return ghm.sketching.main(args)

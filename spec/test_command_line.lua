@@ -24,6 +24,9 @@ end
 -- { words, exit code, what the one line on stderr holds }
 local refusals = {
     { "binz=5", 2, "unknown key 'binz': did you mean 'bins'?" },
+    { "M=5", 2, "unknown key 'M': expected one of bins, momentum" },
+    { "bins = 5", 2, "unexpected 'bins': expected bins=SPEC, without blanks" },
+    { "--modmentum 0.5", 2, "unknown option '--modmentum': did you mean 'momentum=SPEC'?" },
     { "--devise cpu", 2, "unknown option '--devise': did you mean '--device'?" },
     { "bins=0", 2, "bins=0: expected a whole number from 1 to 65536" },
     { "bins=1e9", 2, "bins=1000000000: expected a whole number" },
@@ -89,7 +92,7 @@ function TestCommandLine:test_evaluate_refuses_what_its_loss_does_not_take()
         ["--loss ghmr gamma=3"] = "GHMR: unknown key 'gamma'",
         ["--loss bce bins=3"] = "BCE: unknown key 'bins'",
         ["bins=5,6"] = "bins=5,6: expected one value, not 2",
-        ["reduction=none"] = "expected mean or sum",
+        ["reduction=none"] = "expected one of mean, sum",
         ["--csv x"] = "unknown option '--csv'",
     } do
         self.place:refused(2, { part }, "evaluate", words)

@@ -23,13 +23,14 @@ local function distance(a, b)
 end
 
 -- The name in the list `known` nearest to `word`, or nil when none is close: at most a third of
--- its letters differ, or it continues what was typed. Ties go to the earlier name.
+-- its letters differ, and not all of the word's, or it continues what was typed. Ties go to the
+-- earlier name.
 function M.find(word, known)
     local best, best_distance
     for _, name in ipairs(known) do
         local d = distance(word:lower(), name:lower())
         local begins = #word >= 2 and name:sub(1, #word) == word
-        if d <= math.max(1, #name / 3) or begins then
+        if d <= math.max(1, #name / 3) and d < #word or begins then
             d = begins and math.min(d, 1) or d
             if not best or d < best_distance then
                 best, best_distance = name, d

@@ -144,6 +144,8 @@ function M.parse(spec, words)
                     name, name, typed[name] .. "," .. value)
             end
             typed[name], args.given[name] = value, true
+        elseif names[word] and not posix.stamp(word) then
+            fault.raise("usage", "unexpected '%s': expected %s=SPEC, without blanks", word, word)
         elseif spec.no_dump then
             fault.raise("usage", "unexpected '%s': %s takes no dump", word, spec.name)
         else

@@ -80,8 +80,9 @@ local function common_options(spec)
             { "--fail-fast", "stop at the first step that is refused" },
             { "--resume", "go on with a run folder, or with the latest one", argname = "DIR" },
             { "--shard", "sketch the I-th of N parts of the steps (taken from "
-                .. "SLURM_ARRAY_TASK_ID, where there is one); to add them up: "
-                .. called.script "merge", argname = "I/N",
+                .. "SLURM_ARRAY_TASK_ID, where there is one); " .. (spec.resumes
+                and "to add them up: " .. called.script "merge"
+                or "other scripts take all the files together"), argname = "I/N",
                 convert = shard },
         } },
         { "Arrays of the dump", {
@@ -227,9 +228,13 @@ function M.parser(spec)
                 end
             end
             local near = #name > 2 and nearest.find(name, known)
-            for _, key in ipairs(spec.keys or {}) do
-                near = name == "--" .. key.name and key.name .. "=SPEC" or near
+            local keys = {}
+            for k, key in ipairs(spec.keys or {}) do
+                keys[k] = key.name
             end
+            local key = not near and nearest.find(name:gsub("^%-+", ""), keys)
+                or nearest.is_one_of(name:sub(3), keys) and name:sub(3)
+            near = key and key .. "=SPEC" or near
             message = ("unknown option '%s': %s"):format(name,
                 near and ("did you mean '%s'?"):format(near) or "-h lists the options")
         end
