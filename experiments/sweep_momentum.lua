@@ -9,7 +9,7 @@ local ghm = require "ghm"
 local shown = {
     { key = "momentum", format = "%g" }, "start", "empty", { key = "loss", format = "%.4g" },
     { key = "jitter", format = "%.3f" },
-    { key = "beta_stream", title = "beta(t)" },
+    { key = "beta_stream", title = "beta(t)", format = ghm.momentum_figures.sparkline },
     { key = "beta_largest", title = "largest", format = ghm.text.number },
     { key = "beta_spread", title = "spread", format = "%.3f" }, { key = "lag", format = "%.3f" },
     { key = "ahead", format = "%.3f" }, { key = "inflation", title = "cold", format = "%.3g" },
@@ -43,7 +43,7 @@ ghm.experiment.main {
         end
         local run = study.run(x.task, steps, x.configurations, x.progress)
         local found = study.recommend(run, keys.momentum)
-        ghm.momentum_figures.sparklines(run)
+        ghm.momentum_figures.add_streams(run)
         if #steps[1] > 1 then
             table.insert(shown, 4, "state")
             table.insert(shown, #shown, { key = "levels", format = "%.3g" })

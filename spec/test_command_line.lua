@@ -180,6 +180,9 @@ function TestCommandLine:test_json_and_csv_are_all_of_stdout()
     lu.assertEquals({ #object.rows, #object.answer, #object.failed }, { 2, 2, 0 })
     lu.assertEquals(got.err, "run folder: " .. object.run .. "\n")
     lu.assertStrContains(self.place:fine("sweep_bins", small .. "--json -q"), '"rows"')
+    object = json.decode(self.place:fine("sweep_momentum", "momentum=0 --json -q " .. quick))
+    lu.assertEquals(#object.rows[1].beta_stream, 8) -- numbers, not the letters of the table
+    lu.assertEquals(type(object.rows[1].beta_stream[8]), "number")
     local rows = self.place:fine("sweep_bins", small .. "--csv - -q") .. "\n"
     lu.assertEquals(rows, self.place:read "runs/latest/results.csv")
     self.place:fine("sweep_bins", small .. "-q --csv rows.csv")

@@ -1,6 +1,7 @@
 -- The figures of the study of momentum, as descriptions for ghm.show.gnuplot.
 
 local calls = require "ghm.studies.calls"
+local json = require "ghm.json"
 local noise = require "ghm.studies.momentum_noise"
 local study = require "ghm.studies.momentum_study"
 local termplot = require "ghm.show.termplot"
@@ -214,17 +215,24 @@ function M.draw(run, found)
     return figures
 end
 
--- A row's largest beta over the stream, as a line of letters; the last LETTERS steps' where long.
-function M.sparklines(run)
+-- Sets row.beta_stream: its largest beta in each step, null in one without samples.
+function M.add_streams(run)
     for i, trace in ipairs(run.traces) do
-        local values, n = by_step(trace, largest_beta), trace.steps
-        local shown = math.min(n, LETTERS)
-        local list = {}
-        for k = 1, shown do
-            list[k] = values[math.ceil(k * n / shown)]
+        local values, list = by_step(trace, largest_beta), json.array {}
+        for k = 1, trace.steps do
+            list[k] = values[k] or json.null
         end
-        run.rows[i].beta_stream = termplot.sparkline(list, { log = true, n = shown })
+        run.rows[i].beta_stream = list
     end
+end
+
+-- The same as a line of letters; of a long stream every so many steps, and the last.
+function M.sparkline(stream)
+    local n, list = math.min(#stream, LETTERS), {}
+    for k = 1, n do
+        list[k] = stream[math.ceil(k * #stream / n)]
+    end
+    return termplot.sparkline(list, { log = true, n = n })
 end
 
 return M
