@@ -164,8 +164,9 @@ function TestText.test_a_table_that_is_too_wide_anyway_cuts_no_short_word()
 end
 
 function TestText.test_bar_shows_the_smallest_share_and_no_more_than_the_whole()
-    lu.assertEquals(text.bar(0, 4), "    ")
-    lu.assertEquals(text.bar(1e-9, 4), "▏   ")
-    lu.assertEquals(text.bar(2, 4), "████")
-    lu.assertEquals(text.bar(0 / 0, 4), "    ")
+    lu.assertEquals(text.bar(0, 4, false), "    ")
+    lu.assertEquals(text.bar(1e-9, 4, false), "▏   ")
+    lu.assertEquals(text.bar(2, 4, false), "████")
+    lu.assertEquals(text.bar(0 / 0, 4, false), "    ")
+    lu.assertEquals({ text.bar(1e-9, 4, true), text.bar(2, 4, true) }, { "#   ", "####" })
 end

@@ -23,11 +23,6 @@ local function pace(done, total, first, elapsed)
     return (", %s/s, %s left"):format(text.number(rate), text.seconds((total - done) / rate))
 end
 
-local function bar(fraction, width)
-    return screen.is_utf8() and text.bar(fraction, width)
-        or text.pad(("#"):rep(math.floor(fraction * width + 0.5)), width)
-end
-
 function M.of(args, what)
     local live = screen.is_live()
     local columns = live and screen.columns(2) or 80
@@ -44,7 +39,7 @@ function M.of(args, what)
             local counts = (" %d/%d %s%s"):format(done, total, what,
                 pace(done, total, first, now - begun))
             local width = math.min(24, columns - 1 - text.width(counts)) -- a full line wraps
-            io.stderr:write("\r", width > 3 and bar(done / total, width) or "",
+            io.stderr:write("\r", width > 3 and text.bar(done / total, width) or "",
                 text.fit(counts, columns - 1), "\27[K")
             io.stderr:flush()
         elseif not live and now - last >= M.PLAIN_EVERY then

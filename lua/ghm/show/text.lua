@@ -206,12 +206,19 @@ function M.seconds(t)
 end
 
 -- A horizontal bar: fraction 0..1 of `width` columns in eighths, blank to its full width.
--- A fraction above zero shows at least one eighth.
-function M.bar(fraction, width)
+-- A fraction above zero shows at least one eighth. ascii: '#' alone, by default where the locale has
+-- no UTF-8.
+function M.bar(fraction, width, ascii)
+    if ascii == nil then
+        ascii = not screen.is_utf8()
+    end
     local eighths = 0
     if fraction > 0 then -- false for NaN too
         local wanted = math.floor(math.min(fraction, 1) * width * 8 + 0.5)
         eighths = math.max(1, wanted)
+    end
+    if ascii then
+        return M.pad(("#"):rep(math.ceil(eighths / 8)), width)
     end
     local full, part = math.floor(eighths / 8), eighths % 8
     local parts = { "▏", "▎", "▍", "▌", "▋", "▊", "▉" }
