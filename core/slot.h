@@ -54,13 +54,20 @@ GHM_INLINE uint32_t ghm_offset(uint32_t low)
     return low << GHM_FINE_BITS | 1u << (GHM_FINE_BITS - 1);
 }
 
+/* Whether the key is at or beyond the entry's edge; an entry of 0 has none. low: the key's bits below
+ * its cell's. */
+GHM_INLINE uint32_t ghm_is_beyond(uint32_t entry, uint32_t low, int shift)
+{
+    return (low + (entry & ((1u << shift) - 1))) >> shift;
+}
+
 /* One step along the edges inside a cell. low: the key's bits below its cell's; entry: split[*slot],
  * see ghm_edges. A key beyond the entry's edge goes to that edge's side. Returns the entry in that
  * case, 0 otherwise: GHM_MORE in it says that the step is to be taken again, from there. */
 GHM_INLINE uint32_t ghm_step(uint32_t entry, uint32_t low, int shift, uint32_t n_cells,
                              uint32_t *slot)
 {
-    uint32_t beyond = (low + (entry & ((1u << shift) - 1))) >> shift;
+    uint32_t beyond = ghm_is_beyond(entry, low, shift);
     uint32_t side = n_cells + ((entry & ~GHM_MORE) >> shift);
     *slot = beyond ? side : *slot;
     return beyond ? entry : 0;
