@@ -67,8 +67,9 @@ static __device__ __forceinline__ slope_out slope_of(const job_slope &job, float
     }
     float sign = t == 1 ? -1.0f : 1.0f, s = sign * x, e = ghm_exp_minus(fabsf(s));
     float g = ghm_norm_of(s, e);
-    ghm_slope slope = {s, g, sign * g, ghm_bce_of(s, e)};
-    if (job.function == GHM_FOCAL) {
+    bool focal = job.function == GHM_FOCAL;
+    ghm_slope slope = {s, g, sign * g, focal || job.loss ? ghm_bce_of(s, e) : 0};
+    if (focal) {
         slope = ghm_focal_slope(slope, e, sign, job.a, job.b, power(s, g, job.b));
     }
     return hard_slope(job, slope, w);
