@@ -19,9 +19,9 @@ int cuda_status(const cuda_state *cuda, cudaError_t error, const char *what)
 
 static void release(cuda_buffer *buffer, bool pinned)
 {
-    if (pinned) {
+    if (buffer->at && pinned) {
         cudaFreeHost(buffer->at);
-    } else {
+    } else if (buffer->at) {
         cudaFree(buffer->at);
     }
     *buffer = (cuda_buffer){0};
@@ -122,7 +122,8 @@ void cuda_facts(const cuda_state *cuda, ghm_facts *facts)
 
 uint32_t cuda_blocks(const cuda_state *cuda, uint32_t samples, uint32_t per_block, uint32_t most)
 {
-    uint32_t needed = (samples + per_block - 1) / per_block, limit = cuda->processors * most;
+    uint32_t needed = samples / per_block + (samples % per_block != 0);
+    uint32_t limit = cuda->processors * most;
     return needed < limit ? needed : limit;
 }
 
