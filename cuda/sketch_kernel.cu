@@ -3,7 +3,7 @@
  *
  * Reading 12 bytes a sample at 4.3 TB/s leaves a multiprocessor of an H200 21 cycles for 32 samples,
  * so the three sums of a sample cannot go to global memory (a RED each: about ten times too many).
- * They go to 32-bit counters in shared memory, whose carries are counted beside them:
+ * They go to 32-bit words in shared memory, two for the three of them, whose carries are counted beside:
  *
  * - A block has a table of lines. A slot takes the line that its number leads to, or the one half a
  *   table away, and keeps it; slots without a line add to global memory. Eight thousand lines hold
@@ -12,7 +12,7 @@
  * - Lanes of one warp that hit one slot would wait for one another: they add up first, by two
  *   elections, so that a table of one or two hot slots is not slower than a spread one.
  * - A thread takes four samples at a time, whose look-ups and additions do not wait for one another,
- *   and most of which need no more than that. For sm_90, 32 such samples are 85 instructions; in the 21
+ *   and most of which need no more than that. For sm_90, 32 such samples are 89 instructions; in the 21
  *   cycles 84 can be issued.
  *
  * All of it is integer addition, so no order matters. This is reasoning: nothing of it was measured.
@@ -23,12 +23,15 @@
 #define EMPTY     (~static_cast<uint64_t>(0))
 #define ELECTIONS 2
 #define FEW       4 /* lanes that gain nothing from adding up first */
+#define SQUARES   22
 
-/* A block's table. key: the split entry above the slot's place in the global table. */
+/* A block's table. key: the split entry above the slot's place in the global table. Samples and their
+ * squares are one number, n << SQUARES plus the sum of squares, for one addition instead of two. */
 struct lines {
     uint64_t *key;
-    uint32_t *n, *offsets, *squares;
-    uint32_t *carries; /* of offsets << 20 | of squares */
+    uint32_t *both, *offsets;    /* modulo 2^32, of which */
+    uint32_t *wraps;             /* so much went beyond: of offsets << 16 | of both */
+    uint32_t *from_squares_to_n; /* so often the sum of squares reached into n */
 };
 
 extern __shared__ uint64_t block_memory[];
@@ -37,11 +40,11 @@ static __device__ __forceinline__ lines lines_of(uint32_t count, block_units &un
 {
     lines own;
     own.key = block_memory;
-    own.n = reinterpret_cast<uint32_t *>(own.key + count);
-    own.offsets = own.n + count;
-    own.squares = own.offsets + count;
-    own.carries = own.squares + count;
-    units.low = own.carries + count;
+    own.both = reinterpret_cast<uint32_t *>(own.key + count);
+    own.offsets = own.both + count;
+    own.wraps = own.offsets + count;
+    own.from_squares_to_n = own.wraps + count;
+    units.low = own.from_squares_to_n + count;
     units.high = units.low + 256;
     return own;
 }
@@ -151,18 +154,31 @@ static __device__ __forceinline__ void add_to_slot(const job_sketch &job, const 
         add64(&job.table[place].squares, squares);
         return;
     }
-    atomicAdd(&own.n[line], n);
-    before->x = atomicAdd(&own.offsets[line], offsets);
-    before->y = atomicAdd(&own.squares[line], squares);
+    before->x = atomicAdd(&own.both[line], n << SQUARES | squares);
+    before->y = atomicAdd(&own.offsets[line], offsets);
 }
 
-/* Counts what went beyond 32 bits. */
-static __device__ __forceinline__ void carry(const lines &own, uint32_t line, uint32_t offsets,
-                                             uint32_t squares, uint2 before)
+/* What the addition of n samples to a line's sums has carried. */
+struct carries {
+    bool offsets, both, from_squares_to_n;
+};
+
+static __device__ __forceinline__ carries carries_of(uint32_t n, uint32_t offsets, uint32_t squares,
+                                                     uint2 before)
 {
-    uint32_t carries = (before.x > ~offsets ? 1u << 20 : 0) + (before.y > ~squares ? 1u : 0);
-    if (carries) {
-        atomicAdd(&own.carries[line], carries);
+    const uint32_t most = (1u << SQUARES) - 1;
+    return {before.y > ~offsets, before.x > ~(n << SQUARES | squares),
+            (before.x & most) + squares > most};
+}
+
+static __device__ __forceinline__ void carry(const lines &own, uint32_t line, carries what)
+{
+    uint32_t wraps = (what.offsets ? 1u << 16 : 0) + (what.both ? 1u : 0);
+    if (wraps) {
+        atomicAdd(&own.wraps[line], wraps);
+    }
+    if (what.from_squares_to_n) {
+        atomicAdd(&own.from_squares_to_n[line], 1u);
     }
 }
 
@@ -197,7 +213,7 @@ static __device__ __forceinline__ bool add_elected(const job_sketch &job, const 
     if (lane_number() == static_cast<uint32_t>(leader)) {
         uint2 before = {0, 0};
         add_to_slot(job, own, line, elected, n, offsets, squares, &before);
-        carry(own, line, offsets, squares, before);
+        carry(own, line, carries_of(n, offsets, squares, before));
     }
     return true;
 }
@@ -218,10 +234,11 @@ static __device__ __forceinline__ void add_samples(const job_sketch &job, const 
         }
     }
     for (int k = 0; k < JOB_GROUP; k++) { /* now that all are on their way */
-        carried |= (before[k].x > ~some.offset[k]) | (before[k].y > ~some.square[k]);
+        carries what = carries_of(1, some.offset[k], some.square[k], before[k]);
+        carried |= what.offsets | what.both | what.from_squares_to_n;
     }
     for (int k = 0; k < JOB_GROUP && carried; k++) {
-        carry(own, some.line[k], some.offset[k], some.square[k], before[k]);
+        carry(own, some.line[k], carries_of(1, some.offset[k], some.square[k], before[k]));
     }
 }
 
@@ -264,7 +281,7 @@ template <bool BOXES> static __device__ __forceinline__ void sketch(const job_sk
     lines own = lines_of(job.lines, units);
     for (uint32_t line = threadIdx.x; line < job.lines; line += blockDim.x) {
         own.key[line] = EMPTY;
-        own.n[line] = own.offsets[line] = own.squares[line] = own.carries[line] = 0;
+        own.both[line] = own.offsets[line] = own.wraps[line] = own.from_squares_to_n[line] = 0;
     }
     clear_units(units);
     __syncthreads();
@@ -280,14 +297,17 @@ template <bool BOXES> static __device__ __forceinline__ void sketch(const job_sk
     add_tally(job.part, seen, job.totals);
     __syncthreads();
     for (uint32_t line = threadIdx.x; line < job.lines; line += blockDim.x) {
-        if (own.n[line]) {
+        uint64_t low_squares = own.both[line] & ((1u << SQUARES) - 1), wraps = own.wraps[line];
+        uint64_t squares = static_cast<uint64_t>(own.from_squares_to_n[line]) << SQUARES |
+                           low_squares;
+        uint64_t n = (((wraps & 0xffff) << 32 | own.both[line]) - squares) >> SQUARES;
+        if (n) {
             uint32_t place = static_cast<uint32_t>(own.key[line]);
             ghm_cell *cell = &job.table[place];
-            uint64_t carries = own.carries[line];
             job.touched[place / JOB_TILE] = 1;
-            add64(&cell->n, own.n[line]);
-            add64(&cell->offsets, (carries >> 20) << 32 | own.offsets[line]);
-            add64(&cell->squares, (carries & 0xfffff) << 32 | own.squares[line]);
+            add64(&cell->n, n);
+            add64(&cell->offsets, wraps >> 16 << 32 | own.offsets[line]);
+            add64(&cell->squares, squares);
         }
     }
     flush_units(units, job.totals);
