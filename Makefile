@@ -68,7 +68,7 @@ cuda_libs    = $(patsubst %,-L%,$(wildcard $(cuda_home)/lib64 $(cuda_home)/lib \
                $(cuda_home)/targets/*/lib)) -lcudart_static \
                -Wl,-Bstatic -lstdc++ -Wl,-Bdynamic,--exclude-libs,ALL -ldl -lpthread -lrt
 nvcc_flags   = -std=c++17 -O3 -fmad=false -arch=$(NVCC_ARCH) --threads 2 -Werror all-warnings \
-               -ccbin $(cxx) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Xptxas -v
+               -Wno-deprecated-gpu-targets -ccbin $(cxx) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra -Xptxas -v
 endif
 cxx = $(subst clang,clang++,$(subst gcc,g++,$(CC)))
 
