@@ -67,11 +67,12 @@ GHM_INLINE int32_t ghm_region(float key, float norm, int32_t bins, const float *
     return edge - (key < thresholds[edge]);
 }
 
-/* Soft targets have no key: g itself is compared with the edges j / bins. */
+/* Soft targets have no key: g itself is compared with the edges j / bins. Targets beyond [0, 1], which a
+ * sketch refuses, go to the last region. */
 GHM_INLINE int64_t ghm_soft_region(double g, int64_t bins)
 {
     double count = (double)bins;
-    int64_t j = (int64_t)(g * count);
+    int64_t j = g < 1 ? (int64_t)(g * count) : bins - 1;
     j = j >= bins ? bins - 1 : j;
     j -= g < (double)j / count;
     return j + (j + 1 < bins && g >= (double)(j + 1) / count);
