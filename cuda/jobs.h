@@ -37,6 +37,7 @@ typedef struct job_part {
     uint32_t col;  /* of the first sample */
     int32_t task, target_form, pred_dtype, target_dtype, weight_dtype, weight_per_row;
     int32_t aligned; /* four samples of any array can be read at once */
+    int32_t floats;  /* all three arrays have a float32 for each sample */
 } job_part;
 
 /* What a pass saw; zero at first. first_*: the largest 2^64 - 1 - position, so the least position. */

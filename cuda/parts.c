@@ -87,7 +87,9 @@ int parts_of_batch(cuda_state *cuda, const ghm_batch *batch, parts_walk *walk)
                  .pred_dtype = batch->pred_dtype,
                  .target_dtype = batch->target_dtype,
                  .weight_dtype = batch->weight_dtype,
-                 .weight_per_row = per_row},
+                 .weight_per_row = per_row,
+                 .floats = batch->pred_dtype == GHM_F32 && batch->target_dtype == GHM_F32 &&
+                           batch->weight && batch->weight_dtype == GHM_F32 && !per_row},
     };
     walk->multiple = batch->target_form == GHM_SOFT ? JOB_CHUNK : labels ? batch->cols : JOB_GROUP;
     if (walk->samples == 0) {

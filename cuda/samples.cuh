@@ -136,9 +136,15 @@ static __device__ __forceinline__ void expand_rows(const job_part &part, uint32_
 static __device__ __forceinline__ four_samples read_samples(const job_part &part, uint32_t i)
 {
     four_samples out;
+    bool whole = i + JOB_GROUP <= part.n;
+    if (whole & part.aligned & part.floats) { /* which is common, and needs no more than that */
+        floats_at(part.pred, GHM_F32, i, out.x);
+        floats_at(part.target, GHM_F32, i, out.t);
+        floats_at(part.weight, GHM_F32, i, out.w);
+        return out;
+    }
     bool labels = part.target_form == GHM_ZERO_BASED || part.target_form == GHM_ONE_BASED;
     bool weights = part.weight && !part.weight_per_row;
-    bool whole = i + JOB_GROUP <= part.n;
     for (int k = 0; k < JOB_GROUP; k++) {
         out.x[k] = out.t[k] = 0;
         out.w[k] = i + k < part.n && !part.weight ? 1.0f : 0.0f;
