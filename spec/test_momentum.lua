@@ -204,6 +204,33 @@ function TestMomentumStudy.test_a_first_hit_is_inflated_by_1_over_1_minus_m()
     end
 end
 
+-- The cold start of a long stream is soon over, so that start=zero is nearly as near to the counts
+-- it meets; and with a first hit after the first call, start=first is as cold.
+function TestMomentumStudy.test_no_start_is_recommended_that_is_warned_of()
+    local long, late = wandering(300, 4, 50, 0.2, 0.1), {}
+    for k = 1, 30 do
+        late[k] = { 900, 400, k < 20 and 0 or 9 }
+    end
+    for warm, counts in pairs { first = long, corrected = late } do
+        local steps = steps_of(counts)
+        for _, starts in ipairs { { "zero", "first", "uniform", "corrected" }, { "zero" } } do
+            local configurations = ghm.sweep.configurations({ momentum = { 0.5 }, bins = #counts[1],
+                start = starts, empty = { "keep" }, state = { "shared" } },
+                { "momentum", "start", "empty", "state", "bins" })
+            local run = study.run("classification", steps, configurations)
+            local found = study.recommend(run, { 0.5 })
+            local cold = false
+            for _, warning in ipairs(study.warnings(run, found)) do
+                cold = cold or warning.name == "cold_start"
+            end
+            lu.assertEquals({ run.rows[found.best].start, cold },
+                #starts > 1 and { warm, false } or { "zero", true })
+            lu.assertStrContains(found.verdicts[2].reason, "the least of what was tried"
+                .. (#starts > 1 and " without a cold start" or ""))
+        end
+    end
+end
+
 function TestMomentumStudy.test_levels_make_the_shared_states_rows_differ()
     local steps = steps_of { { 4000, 40 }, { 4000, 40 }, { 4000, 40 } }
     for _, step in ipairs(steps) do

@@ -302,13 +302,13 @@ function TestSession:test_rows_that_are_not_listed_are_counted()
 end
 
 function TestSession:test_a_row_has_its_intervals_beside_its_values()
-    self.place.folder:write("lines", 'r = sweep(sketch(load "synth:drift,rows=60,steps=3"), '
+    self.place.folder:write("lines", 'r = sweep(sketch(load "synth:drift,rows=60,steps=4"), '
         .. '{bins = {5, 10}})\nr[1]\ncompare(r[1], r[2])\n')
     local out = self.place:fine("repl", "<lines")
     lu.assertStrMatches(out, ".*\nloss  +[%d.]+  %([%d.]+ to [%d.]+%)\n.*")
     lu.assertStrMatches(out, ".*\nloss  +[%d.]+  +[%d.]+  +[+-][%d.]+ %%\n.*")
     lu.assertNotStrContains(out, "loss_low")
-    self.place.folder:write("lines", 'r = sweep(sketch(load "synth:drift,rows=60,steps=3"), '
+    self.place.folder:write("lines", 'r = sweep(sketch(load "synth:drift,rows=60,steps=4"), '
         .. '{bins = {5, 10}})\ncompare(r[1], r[2], {all = true})\n')
     lu.assertStrContains(self.place:fine("repl", "<lines"), "\nloss_low ")
 end

@@ -206,8 +206,8 @@ function M.seconds(t)
 end
 
 -- A horizontal bar: fraction 0..1 of `width` columns in eighths, blank to its full width.
--- A fraction above zero shows at least one eighth. ascii: '#' alone, by default where the locale has
--- no UTF-8.
+-- A fraction above zero shows at least one eighth. ascii: '#' alone, by default where the locale
+-- has no UTF-8.
 function M.bar(fraction, width, ascii)
     if ascii == nil then
         ascii = not screen.is_utf8()

@@ -183,8 +183,21 @@ local function tried_of(rows, key)
     return n
 end
 
+-- Of these rows those that no cold start is warned of, which the nearness of S to later counts says
+-- nothing of; all, where that leaves none. Returns also whether some are left out.
+local function warm(run, among)
+    local list = {}
+    for _, i in ipairs(among) do
+        list[#list + 1] = not warnings.cold_start(run.traces[i]) and i or nil
+    end
+    if #list == 0 then
+        return among, false
+    end
+    return list, #list < #among
+end
+
 -- What to train with: for each way to share the state its momentum by noise and drift; of these and
--- of the switches, those whose S comes nearest to the next counts. Returns
+-- of the switches, those without a cold start whose S comes nearest to the next counts. Returns
 --   best       position of the row       verdicts   of momentum, start, empty and state
 --   noise      of momentum_noise, nil for a single step, as the verdicts are
 function M.recommend(run, momenta)
@@ -199,6 +212,8 @@ function M.recommend(run, momenta)
             among[#among + 1] = i
         end
     end
+    local left_out
+    among, left_out = warm(run, among)
     local best = nearest(run, among)
     local row = run.rows[best]
     if not verdicts[row.state] then
@@ -218,7 +233,8 @@ function M.recommend(run, momenta)
         local verdict = bootstrap.among(tried_of(run.rows, key), bootstrap.verdict(row[key], words))
         verdict.key, verdict.low, verdict.high = key, nil, nil -- words have no interval
         verdict.reason = ("S is off from the next counts by a factor of %.3g, the least of what "
-            .. "was tried"):format(math.exp(row.ahead or 0))
+            .. "was tried%s"):format(math.exp(row.ahead or 0), left_out
+            and " without a cold start" or "")
         table.insert(found.verdicts, verdict)
     end
     return found
