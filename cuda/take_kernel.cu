@@ -3,6 +3,18 @@
  */
 #include "samples.cuh"
 
+#include <stddef.h>
+
+enum { TAKE_SUMS = JOB_THREADS / JOB_WARP * sizeof(uint32_t) / sizeof(uint64_t) };
+
+/* 16 bytes, which a thread writes at once: a slot and n, or offsets and squares. */
+struct alignas(16) half_cell {
+    uint64_t first, second;
+};
+static_assert(sizeof(ghm_cell) == 2 * sizeof(half_cell) && offsetof(ghm_cell, n) == 8 &&
+                  offsetof(ghm_cell, squares) == 24,
+              "a cell is two halves, the slot being the low word of the first");
+
 extern __shared__ uint64_t block_memory[];
 
 /* Which of a thread's slots are in use, as bits. */
@@ -53,20 +65,32 @@ __global__ void __launch_bounds__(JOB_THREADS, 4) ghm_count_cells(const job_take
     }
 }
 
+/* Moves a tile's cells to their ranks. The list is in host memory, to which writes go one by one over
+ * the bus unless neighbouring threads fill whole lines: so half a cell per thread, in order. */
 static __device__ __forceinline__ void take_tile(const job_take &job, uint32_t tile, uint32_t base)
 {
-    uint32_t all, first = tile * JOB_TILE + threadIdx.x * JOB_TAKE, used = used_slots(job, first);
-    uint32_t rank = base + sum_before(static_cast<uint32_t>(__popc(used)), &all);
+    uint16_t *taken = reinterpret_cast<uint16_t *>(block_memory + TAKE_SUMS); /* [JOB_TILE] */
+    uint32_t all, first = threadIdx.x * JOB_TAKE, used = used_slots(job, tile * JOB_TILE + first);
+    uint32_t rank = sum_before(static_cast<uint32_t>(__popc(used)), &all);
+    uint32_t room = base < job.room ? job.room - base : 0, n = all < room ? all : room;
     for (uint32_t k = 0; k < JOB_TAKE; k++) {
-        if (used >> k & 1 && rank++ < job.room) {
-            ghm_cell cell = job.table[first + k], none = {0, 0, 0, 0};
-            cell.slot = first + k;
-            job.out[rank - 1] = cell;
-            job.table[first + k] = none;
+        if (used >> k & 1) {
+            taken[rank++] = static_cast<uint16_t>(first + k);
         }
     }
+    __syncthreads();
+    half_cell *out = reinterpret_cast<half_cell *>(job.out + base);
+    for (uint32_t half = threadIdx.x; half < 2 * n; half += blockDim.x) {
+        uint32_t slot = tile * JOB_TILE + taken[half / 2];
+        const ghm_cell &cell = job.table[slot];
+        out[half] = half % 2 ? half_cell{cell.offsets, cell.squares} : half_cell{slot, cell.n};
+    }
+    __syncthreads();
+    for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
+        job.table[tile * JOB_TILE + taken[i]] = {0, 0, 0, 0};
+    }
     if (threadIdx.x == 0) {
-        job.touched[tile] = base + all > job.room;
+        job.touched[tile] = all > n;
     }
 }
 
@@ -88,7 +112,7 @@ __global__ void __launch_bounds__(JOB_THREADS, 4) ghm_take_cells(const job_take 
 
 cudaError_t job_take_start(const job_take *job, uint32_t blocks, cudaStream_t stream)
 {
-    size_t shared = JOB_THREADS / JOB_WARP * sizeof(uint32_t);
+    size_t shared = TAKE_SUMS * sizeof(uint64_t) + JOB_TILE * sizeof(uint16_t);
     cudaError_t status = start(ghm_count_cells, *job, blocks, JOB_THREADS, shared, stream);
     return status != cudaSuccess ? status
                                  : start(ghm_take_cells, *job, blocks, JOB_THREADS, shared, stream);
