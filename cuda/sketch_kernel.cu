@@ -12,7 +12,7 @@
  * - Lanes of one warp that hit one slot would wait for one another: they add up first, by two
  *   elections, so that a table of one or two hot slots is not slower than a spread one.
  * - A thread takes four samples at a time, whose look-ups and additions do not wait for one another,
- *   and most of which need no more than that. For sm_90, 32 such samples are 87 instructions; in the 21
+ *   and most of which need no more than that. For sm_90, 32 such samples are 81 instructions; in the 21
  *   cycles 84 can be issued.
  *
  * All of it is integer addition, so no order matters. This is reasoning: nothing of it was measured.
@@ -196,6 +196,15 @@ static __device__ __forceinline__ carries carries_of(uint32_t n, uint32_t offset
             (before.x & most) + squares > most};
 }
 
+/* Whether one sample may have: quickly, and rarely for nothing. Its offset is below 2^19, its square
+ * below 2^14. */
+static __device__ __forceinline__ bool may_carry(uint32_t square, uint2 before)
+{
+    const uint32_t most = (1u << SQUARES) - 1;
+    return (before.y > ~(1u << 19)) | (before.x > ~((1u << SQUARES) + (1u << 14))) |
+           ((before.x & most) + square > most);
+}
+
 static __device__ __forceinline__ void carry(const lines &own, uint32_t line, carries what)
 {
     uint32_t wraps = (what.offsets ? 1u << 16 : 0) + (what.both ? 1u : 0);
@@ -259,8 +268,7 @@ static __device__ __forceinline__ void add_samples(const job_sketch &job, const 
         }
     }
     for (int k = 0; k < JOB_GROUP; k++) { /* now that all are on their way */
-        carries what = carries_of(1, some.offset[k], some.square[k], before[k]);
-        carried |= what.offsets | what.both | what.from_squares_to_n;
+        carried |= may_carry(some.square[k], before[k]);
     }
     for (int k = 0; k < JOB_GROUP && carried; k++) {
         carry(own, some.line[k], carries_of(1, some.offset[k], some.square[k], before[k]));
