@@ -88,7 +88,7 @@ function TestEvaluate:test_every_loss_has_a_table()
         asl1 = "ASL1", smooth_l1 = "SmoothL1" } do
         local out = self.place:fine("evaluate", "synth:detector,rows=30 --loss " .. loss)
         lu.assertStrContains(out, "synth:detector step 0")
-        lu.assertStrContains(out, "\n" .. name .. " on cpu")
+        lu.assertStrContains(out, "\n" .. name .. " on ") -- whatever device there is
     end
 end
 

@@ -69,7 +69,7 @@ package.path = %q
 local samples = require "samples"
 local ghm = require "ghm"
 math.randomseed(7) -- after luaunit, which seeds by the clock
-io.write(ghm.device.name(), "\n")
+io.write(ghm.device.name(ghm.device.default(ghm.device.open "cpu")), "\n")
 for _, kind in ipairs { "GHMC", "Focal", "GHMR", "SmoothL1" } do
     local boxes = kind == "GHMR" or kind == "SmoothL1"
     local loss = ghm[kind]()
