@@ -113,10 +113,11 @@ GHM_INLINE double ghm_sigmoid(double s)
     return g;
 }
 
-/* The key at which g is reached: the inverse of ghm_sigmoid. */
+/* The key at which a normal g is reached: the inverse of ghm_sigmoid. */
 GHM_INLINE double ghm_logit(double g)
 {
-    return log(g) - log1p(-g);
+    double other = 1 - g;
+    return g < other ? -ghm_log_fine(other / g) : ghm_log_fine(g / other);
 }
 
 /* sqrt(d^2 + mu^2) without overflow. */

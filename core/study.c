@@ -6,22 +6,22 @@
 
 /* -- density ---------------------------------------------------------------------------------- */
 
-/* Samples with a key below this one; inside a cell they are taken to lie evenly. */
-static double count_below(const ghm_line *lines, int64_t n, double key)
+/* Samples with a key below this one; inside a cell they are taken to lie evenly. *near: of the key
+ * that was asked before, from which this one is sought. */
+static double count_below(const ghm_line *lines, int64_t n, double key, int64_t *near)
 {
-    int64_t low = 0, high = n;
-    while (low < high) {
-        int64_t middle = (low + high) / 2;
-        if (lines[middle].low < key) {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
+    int64_t at = *near;
+    while (at > 0 && lines[at - 1].low >= key) {
+        at--;
     }
-    if (low == 0) {
+    while (at < n && lines[at].low < key) {
+        at++;
+    }
+    *near = at;
+    if (at == 0) {
         return 0;
     }
-    const ghm_line *line = &lines[low - 1];
+    const ghm_line *line = &lines[at - 1];
     double part = key >= line->high ? 1 : (key - line->low) / (line->high - line->low);
     return line->before + line->n * part;
 }
@@ -37,13 +37,19 @@ double ghm_key(int32_t task, double g, double mu)
     return task == GHM_REGRESSION ? ghm_asl1_key(g, mu) : ghm_logit(g);
 }
 
-/* Paper, eq. 5 and 6. The window is [g - eps/2, g + eps/2), but g = 1 belongs to the last one. */
+/* Where the ends of a window lie among the lines. */
+typedef struct window {
+    int64_t from, to;
+} window;
+
+/* Paper, eq. 5 and 6. The window is [g - eps/2, g + eps/2), but g = 1 belongs to the last one. near: of
+ * the g before, which is best close to this one. */
 static double density_at(const ghm_line *lines, int64_t n, int task, double mu, double eps,
-                         double g)
+                         double g, window *near)
 {
     double from = g - eps / 2, to = g + eps / 2;
-    double count = count_below(lines, n, ghm_key(task, to, mu)) -
-                   count_below(lines, n, ghm_key(task, from, mu));
+    double count = count_below(lines, n, ghm_key(task, to, mu), &near->to) -
+                   count_below(lines, n, ghm_key(task, from, mu), &near->from);
     return count / (fmin(to, 1) - fmax(from, 0));
 }
 
@@ -70,6 +76,7 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
     if (!own) {
         return ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
     }
+    window near = {0};
     double before = 0;
     for (int64_t i = 0; i < cells; i++) {
         if (group == GHM_BOTH || (uint32_t)group == lines[i].group) {
@@ -79,7 +86,7 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
         }
     }
     for (int64_t i = 0; i < n; i++) {
-        out[i] = density_at(own, kept, sketch->edges->task, mu, eps, g[i]);
+        out[i] = density_at(own, kept, sketch->edges->task, mu, eps, g[i], &near);
     }
     free(own);
     return GHM_OK;
@@ -97,6 +104,7 @@ int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, 
         return ghm_fail(GHM_E_ARGUMENT, "power is %d, expected 1 or 2", power);
     }
     int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
+    window near = {0};
     memset(out, 0, (size_t)intervals * sizeof *out);
     for (int64_t i = 0; i < cells; i++) {
         const ghm_line *line = &lines[i];
@@ -105,7 +113,8 @@ int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, 
         }
         double key = line->mean;
         double g = task == GHM_REGRESSION ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
-        double beta = (double)sketch->facts.valid / density_at(lines, cells, task, mu, eps, g);
+        double beta = (double)sketch->facts.valid /
+                      density_at(lines, cells, task, mu, eps, g, &near);
         out[line->interval] += line->n * ghm_line_mean(task, function, a, b, line) * beta *
                                (power == 2 ? beta : 1);
     }
@@ -152,12 +161,13 @@ int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double e
             }
         }
         double total = sketch->facts.valid > 0 ? (double)sketch->facts.valid : 1;
+        window near = {0};
         double worst = 0, error = 0, both = 0, ours = 0, exact = 0, sum = 0, squares = 0;
         for (int64_t i = 0; i < cells; i++) {
             double n = lines[i].n, key = lines[i].mean;
             int64_t j = region[lines[i].interval];
             double g = task == GHM_REGRESSION ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
-            double gd = density_at(lines, cells, task, mu, eps, g), other = total / gd;
+            double gd = density_at(lines, cells, task, mu, eps, g, &near), other = total / gd;
             double difference = fabs(density[j] - gd) / gd;
             worst = fmax(worst, difference);
             error += n * difference;
