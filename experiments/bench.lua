@@ -15,7 +15,8 @@ ghm.cli.main({
     without = { "--seed", "--samples", "--nonfinite", "--fail-fast", "--logits", "--pred",
         "--target", "--labels", "--weight", "--calls", "--no-color" },
     options = function(parser)
-        parser:option("--sizes", "samples of a call, in a list (1e5,1e6,1e7)"):argname "LIST"
+        parser:option("--sizes", "samples of a call, in a list (1e5,1e6,1e7, and 1e8 for the "
+            .. "passes alone)"):argname "LIST"
         parser:option("--python", "with torch and numpy (build/peers, by make bench-peers)")
             :argname "FILE"
         parser:flag("--no-peers", "time ghm alone")

@@ -1,6 +1,7 @@
 -- The bench's plan: which data, which things beside each other, in which order; and what was found.
 --
---   found = bench_plan.run { sizes, threads (lists), rounds, quick, child, folder, say }
+--   found = bench_plan.run { sizes, threads (lists), grown, rounds, quick, child, folder, say }
+--   found.sizes      all sizes
 --   found.cases      list of timed cases (bench_clock), each with samples, threads, data, group
 --   found.find(name, samples, threads [, data])
 --   found.memory     list of { samples, threads, data, working }: bytes
@@ -98,6 +99,13 @@ local function race(spec, found, list, place, about, asked, label)
     end
 end
 
+-- What a loss takes of memory, for the table of growth.
+local function note_memory(found, place)
+    local data = place.data
+    found.memory[#found.memory + 1] = { samples = data.n, threads = place.threads,
+        data = data.n * data.bytes, working = working_memory(data.batch) }
+end
+
 local function at_size(spec, found, size)
     local logits, boxes = data.logits("spread", size), data.boxes(size)
     local about = { logits = check.reference(logits, cases.class_configurations),
@@ -109,8 +117,7 @@ local function at_size(spec, found, size)
     for _, threads in ipairs(spec.threads) do
         local place = place_for(spec, threads)
         place.data, place.boxes = logits, boxes
-        found.memory[#found.memory + 1] = { samples = size, threads = threads,
-            data = logits.n * logits.bytes, working = working_memory(logits.batch) }
+        note_memory(found, place)
         race(spec, found, cases.all(place), place, about, size <= PEERS_MOST and asked, M.USUAL)
     end
     found.digests = math.max(found.digests or 0, digests(logits.batch))
@@ -121,20 +128,20 @@ local function at_size(spec, found, size)
     boxes:free()
 end
 
--- Other logits and forms of target, at one size.
-local function vary(spec, found, size)
-    for _, variant in ipairs(variants) do
-        local name, form = variant[1], variant[2]
-        local logits = data.logits(name, size, form)
-        local about = { logits = check.reference(logits, { { bins = 10 } }) }
-        for _, threads in ipairs(spec.threads) do
-            local place = place_for(spec, threads)
-            place.data = logits
-            race(spec, found, cases.passes(place), place, about, nil,
-                name .. " " .. (form or "f4"))
+-- The passes alone, over other logits and forms of target or a size too large for all else.
+local function passes(spec, found, name, size, form, usual)
+    local logits = data.logits(name, size, form)
+    local about = { logits = check.reference(logits, { { bins = 10 } }) }
+    for _, threads in ipairs(spec.threads) do
+        local place = place_for(spec, threads)
+        place.data = logits
+        if usual then
+            note_memory(found, place)
         end
-        logits:free()
+        race(spec, found, cases.passes(place), place, about, nil,
+            usual or name .. " " .. (form or "f4"))
     end
+    logits:free()
 end
 
 -- The size at which data of other kinds is timed: the largest one that is not enormous.
@@ -147,12 +154,18 @@ function M.varied_size(sizes)
 end
 
 function M.run(spec)
-    local found = { cases = {}, memory = {}, problems = {} }
+    local found = { cases = {}, memory = {}, problems = {}, sizes = { unpack(spec.sizes) } }
+    found.sizes[#found.sizes + 1] = spec.grown
     for _, size in ipairs(spec.sizes) do
         at_size(spec, found, size)
         collectgarbage()
     end
-    vary(spec, found, M.varied_size(spec.sizes))
+    for _, variant in ipairs(variants) do
+        passes(spec, found, variant[1], M.varied_size(spec.sizes), variant[2])
+    end
+    if spec.grown then
+        passes(spec, found, "spread", spec.grown, nil, M.USUAL)
+    end
     function found.find(name, samples, threads, label)
         for _, case in ipairs(found.cases) do
             -- whole rows make 99 840 or 100 000 samples of 1e5

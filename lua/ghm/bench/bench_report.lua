@@ -224,7 +224,7 @@ function M.figure(found, spec)
     for colour, entry in ipairs(drawn) do
         for k, threads in ipairs(spec.threads) do
             local x, y = {}, {}
-            for _, size in ipairs(spec.sizes) do
+            for _, size in ipairs(found.sizes) do
                 local case = found.find(entry[1], size, threads)
                 if case then
                     x[#x + 1], y[#y + 1] = size, tonumber(ns(case, "%.17g"))

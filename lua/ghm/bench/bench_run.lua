@@ -14,10 +14,12 @@ local posix = require "ghm.posix"
 local provenance = require "ghm.runner.provenance"
 local report = require "ghm.bench.bench_report"
 local runs = require "ghm.runner.runs"
+local text = require "ghm.show.text"
 
 local M = {}
 
 local SIZES, QUICK_SIZES, QUICK_ROUNDS = "1e5,1e6,1e7", "1e6", 5
+local GROWN, GROWN_BYTES = 1e8, 4e9 -- samples of which passes alone are timed; memory for them
 local LEAST, MOST = 1000, 1e9 -- samples: fewer leave regions empty, more do not fit most machines
 
 local function sizes_of(args)
@@ -30,6 +32,16 @@ local function sizes_of(args)
         end
     end
     return sizes
+end
+
+-- The size for the end of the table of growth; nil where sizes were named or memory is scarce.
+local function grown_of(args)
+    local file = not args.sizes and not args.quick and io.open "/proc/meminfo"
+    local kilobytes = file and file:read("*a"):match "MemAvailable:%s*(%d+)"
+    if file then
+        file:close()
+    end
+    return kilobytes and kilobytes * 1024 >= GROWN_BYTES and GROWN or nil
 end
 
 -- One thread and all, or what --threads says.
@@ -78,9 +90,12 @@ local function heading(facts, spec, versions, missing)
 end
 
 local function dry_run(spec)
-    for _, size in ipairs(spec.sizes) do
+    local sizes = { unpack(spec.sizes) }
+    sizes[#sizes + 1] = spec.grown
+    for _, size in ipairs(sizes) do
         for _, threads in ipairs(spec.threads) do
-            print(("%g samples on %d threads, %d rounds"):format(size, threads, spec.rounds or 11))
+            print(("%g samples on %s, %d rounds%s"):format(size, text.count(threads, "thread"),
+                spec.rounds or 11, size == spec.grown and ", passes alone" or ""))
         end
     end
 end
@@ -123,6 +138,7 @@ function M.run(args, defaults)
             args.sizes and sizes_of(args) or { 1e6, 1e7, 1e8 })
     end
     local spec = { sizes = sizes_of(args), threads = threads_of(args), quick = args.quick,
+        grown = grown_of(args),
         rounds = args.quick and QUICK_ROUNDS or nil, say = function(line)
             if not args.quiet then
                 io.stderr:write(line, "\n")
