@@ -252,6 +252,7 @@ function TestHostileDumps:test_a_nonfinite_sample_is_refused_with_what_can_be_do
     local _, times = got.err:gsub("--nonfinite ignore", "")
     lu.assertEquals({ got.code, times }, { 1, 1 }, got.err)
     lu.assertStrContains(got.err, "steps_3.npz: 1 of 400")
+    lu.assertStrContains(got.out, "warning: left out: 2 steps, refused as told above; the answer")
 end
 
 -- Values of 400 logits; their targets; whether they look like probabilities.

@@ -141,6 +141,18 @@ function M.text(found, unwanted, all)
     return table.concat(parts, "\n") .. "\n"
 end
 
+-- What was found, with a first warning where some steps are not in it: the errors that told of them
+-- are far up by now.
+local function with_left_out(found, failed)
+    if #failed == 0 then
+        return found
+    end
+    local left_out = ("left out: %s, refused as told above; the answer is of the others."):format(
+        text.count(#failed, "step", true))
+    return setmetatable({ warnings = { { text = left_out }, unpack(found.warnings or {}) } },
+        { __index = found })
+end
+
 -- What was found, on stdout: the table and the answer, or --json, or --csv -. written: whether the
 -- run folder has it too; complaint: why it lacks figures.
 function M.tell(found, calls, args, run, failed, written, complaint)
@@ -155,12 +167,12 @@ function M.tell(found, calls, args, run, failed, written, complaint)
             heading[#heading + 1] = line
         end
         io.write(broken(heading, screen.columns()), args.quiet and "" or "\n", "\n",
-            M.text(found, args.quiet or not args.plot.term, written and "results.csv has all"
+            M.text(with_left_out(found, failed), args.quiet or not args.plot.term, written and "results.csv has all"
             or "--csv - prints all"))
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
-        where:write(args.csv == "-" and warnings_text(found) or "")
+        where:write(args.csv == "-" and warnings_text(with_left_out(found, failed)) or "")
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
             "\n", args.report and written and "report: " .. run:path "report.html" .. "\n" or "")
     end
