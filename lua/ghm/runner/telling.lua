@@ -167,8 +167,8 @@ function M.tell(found, calls, args, run, failed, written, complaint)
             heading[#heading + 1] = line
         end
         io.write(broken(heading, screen.columns()), args.quiet and "" or "\n", "\n",
-            M.text(with_left_out(found, failed), args.quiet or not args.plot.term, written and "results.csv has all"
-            or "--csv - prints all"))
+            M.text(with_left_out(found, failed), args.quiet or not args.plot.term,
+            written and "results.csv has all" or "--csv - prints all"))
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
