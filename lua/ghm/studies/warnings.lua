@@ -205,10 +205,11 @@ function M.drowned_level(trace)
     end
     if least and most.beta > M.DROWNED * least.beta then
         return warning("drowned_level", "samples of %s weigh %.3g on average, those of %s %.3g "
-            .. "(%.3g times less), as the calls of a step are %s. %smomentum=0 weighs them alike.",
+            .. "(%.3g times less), as the calls of a step are %s. momentum=0%s weighs them alike.",
             most.name, most.beta, least.name, least.beta, most.beta / least.beta,
             trace.sharing == "shared" and "weighed by one state" or trace.sharing,
-            trace.sharing == "own" and "" or "state=own or ")
+            trace.sharing == "own" and "" or (" or a state for each (state=own of %s)"):format(
+            called.script "sweep_momentum"))
     end
 end
 
