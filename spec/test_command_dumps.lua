@@ -280,6 +280,24 @@ function TestHostileDumps:test_probabilities_where_logits_were_expected_are_told
     end
 end
 
+function TestHostileDumps:test_a_background_taken_for_a_class_is_asked_about()
+    local function labelled(value)
+        self.place:dump("a.npz", scripts.logits(), scripts.member("labels", "int64_t", "<i8",
+            "(40,)", value))
+    end
+    local asked = "labels: 90.0 % of the rows have a class. If 0 is the background in 'labels'"
+    labelled(function(i) return i % 10 == 7 and 10 or 0 end) -- one_based: 4 rows of class 9
+    lu.assertStrContains(self.place:fine("sweep_bins", "a.npz " .. quick), asked)
+    lu.assertNotStrContains(self.place:fine("sweep_bins", "a.npz labels=one_based " .. quick),
+        "labels: 90")
+    for _, value in ipairs { function(i) return i % 10 end, -- no row is background
+        function(i) return i % 10 == 7 and 0 or 10 end } do -- most are
+        labelled(value)
+        lu.assertNotStrContains(self.place:fine("sweep_bins", "a.npz " .. quick),
+            "rows have a class")
+    end
+end
+
 function TestHostileDumps:test_what_is_wrong_with_every_step_is_told_once()
     for k = 1, 4 do
         self.place.folder:write(("steps_%d.npz"):format(k), self.sound)

@@ -130,6 +130,7 @@ function M.ask(spec, x)
     bootstrap.seed = x.args.seed or 0
     local found = spec.study(x)
     local warnings = { warnings_of.probabilities(x.calls) }
+    warnings[#warnings + 1] = warnings_of.labels(x.calls)
     for _, warning in ipairs(found.warnings or {}) do
         warnings[#warnings + 1] = warning
     end

@@ -16,6 +16,7 @@ M.INFLATED = 1.1 -- a first hit's beta, over what its own count would make it
 M.FLICKER = 1.1 -- n of a call over that of the call before
 M.SATURATED = 0.5 -- share of the samples in the last region
 M.DROWNED = 3 -- mean beta of one level over another's
+M.CROWDED = 0.5 -- share of the rows that have a class
 M.SPARSE = 2 -- training steps from one dumped step to the next
 
 local function region_text(trace, j)
@@ -231,6 +232,23 @@ function M.probabilities(list)
         end
     end
     return warning("probabilities", "'%s': %s.", list[1].names.pred, probabilities.said)
+end
+
+-- calls: of sweep.read. In a detector most rows are background; where none is, all being of some
+-- class, there is nothing to mistake.
+function M.labels(list)
+    local rows, positive = 0, 0
+    for _, call in ipairs(list) do
+        if call.names.base ~= "zero_based" then
+            return nil
+        end
+        rows = rows + call.facts.valid / call.shape[#call.shape]
+        positive = positive + call.facts.positive
+    end
+    if positive > M.CROWDED * rows and positive < rows then
+        return warning("labels", "%.1f %% of the rows have a class. If 0 is the background in "
+            .. "'%s', say labels=one_based.", 100 * positive / rows, list[1].names.labels)
+    end
 end
 
 M.list = { "cold_start", "stale_region", "singleton_region", "flickering_n",
