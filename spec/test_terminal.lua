@@ -186,6 +186,17 @@ function TestTerminal:test_an_answer_keeps_to_the_width_of_its_terminal()
     lu.assertNotStrContains(self:answer(120, "TERM=xterm").seen, "columns are listed")
 end
 
+function TestTerminal:test_an_interrupt_is_told_on_a_line_of_its_own()
+    local t = terminal.run(("luajit %s synth:detector,rows=2000000,steps=100 bins=5"):format(
+        posix.quote(scripts.root .. "/experiments/sweep_bins.lua")),
+        { folder = self.place.folder.path })
+    t:expect "1/100 steps"
+    t:type "\3"
+    t:expect "interrupted: stopped at"
+    lu.assertStrContains(t.raw, "\r\27[Kinterrupted: stopped at")
+    t:expect "left 130"
+end
+
 function TestTerminal:test_colours_are_left_out_where_they_are_not_wanted()
     local t = self:answer(120, "TERM=xterm")
     lu.assertStrContains(t.raw, BOLD)
