@@ -198,6 +198,7 @@ local cases = {
     { "singleton_region", {}, { { 999, 1 }, { 1000, 0 } }, { "in 1 of 2 calls", "step 1",
         "region 2 (g from 0.5) weighs 500, all 999 samples of region 1 together 500. ",
         "Fewer bins, momentum or beta_max." }, {}, even },
+    { "singleton_region", {}, { { 2, 1 } }, { "all 2 samples" }, {}, { { 1, 1 } } },
     { "singleton_region", { beta_max = 600 }, { { 999, 1 } }, { "Fewer bins or momentum." }, {},
         even },
     { "singleton_region", { momentum = 0.5, beta_max = 600 }, { { 999, 1 } }, { "Fewer bins." }, {},

@@ -122,11 +122,14 @@ function M.singleton_region(trace)
                 fullest, most = j, tonumber(worst.result.R[j])
             end
         end
-        return warning("singleton_region", "in %d of %d calls a region holds a single sample; "
-            .. "in %s the one in %s weighs %s, all %s of region %d together %s. %s.", with,
-            #trace, worst.result.name, region_text(trace, worst.j), weight_text(worst.beta),
-            text.count(most, "sample"), fullest + 1, weight_text(worst.result.beta[fullest] * most),
-            untried(trace, { "bins", "momentum", "beta_max" }))
+        if most > 1 then -- else all regions are alike
+            return warning("singleton_region", "in %d of %d calls a region holds a single sample; "
+                .. "in %s the one in %s weighs %s, all %s of region %d together %s. %s.", with,
+                #trace, worst.result.name, region_text(trace, worst.j), weight_text(worst.beta),
+                text.count(most, "sample"), fullest + 1,
+                weight_text(worst.result.beta[fullest] * most),
+                untried(trace, { "bins", "momentum", "beta_max" }))
+        end
     end
 end
 
