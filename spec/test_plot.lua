@@ -257,6 +257,15 @@ function TestTermplot.test_plot_without_utf8_is_ascii()
     lu.assertStrContains(shown, ". empty region")
 end
 
+function TestTermplot.test_notes_stand_below_a_label_that_leaves_them_no_room()
+    for width, expected in pairs { [20] = " g of all\n +%. empty region\n",
+        [30] = " g of all +%. empty region\n" } do
+        local shown = termplot.steps { edges = { 0, 0.5, 1 }, values = { 5, 0 }, log = true,
+            xlabel = "g of all", width = width, ascii = true }
+        lu.assertStrMatches(shown, ".*" .. expected)
+    end
+end
+
 function TestTermplot.test_lines_keep_to_the_width()
     for _, m in ipairs { 1, 7, 72, 500 } do
         local edges, values = { 0 }, {}

@@ -221,9 +221,9 @@ end
 -- What help(value) says of data or a sketch; nil of anything else.
 function M.about(value)
     if getmetatable(value) == Data then
-        return tostring(value) .. ". What load gave: sketch(d) reads it for questions."
+        return "what load gave: sketch(d) reads it for questions, d alone says what is in it."
     elseif getmetatable(value) == Stream then
-        return tostring(value) .. ". What sketch gave: density(s), sweep(s) and the other studies "
+        return tostring(value) .. ": what sketch gave; density(s), sweep(s) and the other studies "
             .. "ask it. s.calls[1].sketch is the first call's own (ghm.sketches)."
     end
 end

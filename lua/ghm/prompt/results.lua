@@ -157,10 +157,11 @@ end
 -- What help(value) says of a result or a row; nil of anything else.
 function M.about(value)
     if M.is(value) then
-        return ("what %s found: %s of %s. r[3] is a row, r[3].loss a value of it, r:best() "
-            .. "the row that the study recommends, r:best \"loss\" the best by a column; "
-            .. "compare(r[1], r[2]), plot(r, X, Y)."):format(value.name,
-            text.count(#value, "row", true), table.concat(M.columns(value), ", "))
+        return ("what %s found: %s of %s; loss_low and loss_high are the ends of an interval. "
+            .. "r[3] is a row, r[3].loss a value of it, r:best() the row that the study "
+            .. "recommends, r:best \"loss\" the best by a column; compare(r[1], r[2]), "
+            .. "plot(r, X, Y)."):format(value.name,
+            text.count(#value, "row", true), table.concat(metrics_of(M.columns(value)), ", "))
     elseif M.is_row(value) then
         return ("row %d of what %s found: r[%d].loss is a value of it, compare(r[1], r[2]) sets "
             .. "rows side by side."):format(Row.made[value].number, Row.made[value].result.name,

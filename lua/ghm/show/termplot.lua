@@ -168,10 +168,12 @@ function M.steps(plot)
         notes[#notes + 1] = signs.reference .. " " .. (plot.reference.label or "reference")
     end
     local foot = table.concat(notes, "   ")
+    local xlabel, indent = text.one_line(plot.xlabel or ""), (" "):rep(margin + 1)
     local room = width - text.width(foot)
-    if plot.xlabel or foot ~= "" then
-        lines[#lines + 1] = ((" "):rep(margin + 1) .. text.pad(text.one_line(plot.xlabel or ""),
-            room) .. foot):gsub(" +$", "")
+    if xlabel ~= "" and text.width(xlabel) + 2 > room and foot ~= "" then
+        lines[#lines + 1], lines[#lines + 2] = indent .. xlabel, indent .. foot
+    elseif xlabel .. foot ~= "" then
+        lines[#lines + 1] = (indent .. text.pad(xlabel, room) .. foot):gsub(" +$", "")
     end
     return table.concat(lines, "\n") .. "\n"
 end
