@@ -332,7 +332,8 @@ function TestHostileDumps:test_soft_targets_leave_out_what_needs_a_key()
     lu.assertNotStrContains(out, "positive")
     lu.assertStrContains(out, "of the regions are empty")
     local rows = csv.read(self.place.folder.path .. "/runs/latest/results.csv")
-    lu.assertEquals({ rows[1].n, rows[1].cosine, rows[1].scarce_share }, { 5, "", "" })
+    lu.assertEquals({ rows[1].n, rows[1].cosine, rows[1].scarce_share, rows[1].loss_sd },
+        { 5, "", "", "" })
     lu.assertStrContains(self.place:read "runs/latest/plots/density.svg", "</svg>")
     lu.assertNil(self.place:listing("runs/latest/plots/"):find "reformulated")
     self.place.folder:write("b.npz", self.sound) -- and a stream may have both kinds

@@ -162,7 +162,7 @@ function M.rows(task, list, configurations, eps, progress)
         for _, loss in ipairs(losses[i]) do
             squares = squares + (loss - row.loss) ^ 2
         end
-        row.loss_sd = #list > 1 and math.sqrt(squares / (#list - 1)) or 0
+        row.loss_sd = #list > 1 and math.sqrt(squares / (#list - 1)) or nil -- of one: unknown
     end
     return rows, resamplings
 end
