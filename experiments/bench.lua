@@ -4,8 +4,8 @@ local ffi = require "ffi"
 ffi.cdef "char *realpath(const char *path, char *resolved);"
 local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
 package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
+local ghm = require "ghm.runner.script"
 local bench = require "ghm.bench.bench_run"
-local ghm = require "ghm"
 
 ghm.cli.main({
     name = "bench",

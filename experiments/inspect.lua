@@ -7,7 +7,7 @@ ffi.cdef "char *realpath(const char *path, char *resolved);"
 local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
 package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
 
-local cli = require "ghm.runner.cli"
+local cli = require("ghm.runner.script").cli
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local inspected = require "ghm.show.inspected"

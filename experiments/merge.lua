@@ -4,7 +4,7 @@ local ffi = require "ffi"
 ffi.cdef "char *realpath(const char *path, char *resolved);"
 local root = ffi.string(ffi.C.realpath(arg[0], nil)):match "^(.*)/[^/]*/[^/]*$"
 package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.path
-local ghm = require "ghm"
+local ghm = require "ghm.runner.script"
 
 local spec = {
     name = "merge",

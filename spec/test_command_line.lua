@@ -86,6 +86,15 @@ function TestCommandLine:test_refuses_what_cannot_be_meant()
     end
 end
 
+function TestCommandLine:test_what_keeps_ghm_from_loading_is_one_line()
+    for _, name in ipairs { "sweep_bins", "inspect", "repl", "bench", "merge" } do
+        self.place:refused(1, { "error: /nosuch.so cannot be loaded (run make)" }, name, "-h",
+            "GHM_LIBRARY=/nosuch.so")
+        self.place:refused(1, { "error: the Lua module 'argparse' is missing: make demo installs it" },
+            name, "-h", "LUA_PATH=/nowhere/?.lua")
+    end
+end
+
 function TestCommandLine:test_evaluate_refuses_what_its_loss_does_not_take()
     for words, part in pairs {
         ["mu=0.1"] = "GHMC: unknown key 'mu': expected one of bins, momentum",
