@@ -90,8 +90,8 @@ function TestCommandLine:test_what_keeps_ghm_from_loading_is_one_line()
     for _, name in ipairs { "sweep_bins", "inspect", "repl", "bench", "merge" } do
         self.place:refused(1, { "error: /nosuch.so cannot be loaded (run make)" }, name, "-h",
             "GHM_LIBRARY=/nosuch.so")
-        self.place:refused(1, { "error: the Lua module 'argparse' is missing: make demo installs it" },
-            name, "-h", "LUA_PATH=/nowhere/?.lua")
+        self.place:refused(1, { "error: the Lua module 'argparse' is missing: make demo installs "
+            .. "it" }, name, "-h", "LUA_PATH=/nowhere/?.lua")
     end
 end
 
