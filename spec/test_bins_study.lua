@@ -78,6 +78,7 @@ local advice = {
     { { { 7, 0.8 } }, 7, "only choice tried." },
     { { { 1, 0 }, { 2, 0.7 }, { 3, 0.6 } }, 3 },
     { { { 1, 0 } }, 1, "only choice tried." },
+    { { { 1, 0 }, { 7, 0.8 } }, 7, "only choice tried above 1." },
 }
 
 function TestBinsStudy.test_recommends_the_coarsest_whose_betas_are_as_right_as_any()
@@ -92,6 +93,7 @@ function TestBinsStudy.test_recommends_the_coarsest_whose_betas_are_as_right_as_
         for k = 3, #case do
             lu.assertStrContains(verdict.reason, case[k])
         end
+        lu.assertEquals(verdict.only, verdict.reason:find "only choice" and true, "case " .. i)
     end
 end
 

@@ -129,14 +129,14 @@ function M.recommend(rows, resamplings)
         momentum = row.momentum ~= best.momentum and (", momentum = %g"):format(best.momentum)
             or momentum
     end
+    local only = "only choice tried" .. (best.bins > 1 and seen[1] and " above 1" or "")
     local what
     if finest then
         what = ("%.1f %% of the regions are empty, and it is the %s"):format(100 * best.empty_share,
-            tried == 1 and "only choice tried"
-            or "finest choice with few of them" .. beyond(rows, at))
+            tried == 1 and only or "finest choice with few of them" .. beyond(rows, at))
     else
         what = ("beta is off by %.0f %% (by counting noise alone %.0f %%), and it is the %s")
-            :format(100 * best.beta_error, 100 * best.beta_noise, tried == 1 and "only choice tried"
+            :format(100 * best.beta_error, 100 * best.beta_noise, tried == 1 and only
             or ("coarsest choice within %.0f %% of the least error, %.0f %%%s"):format(
             100 * (M.AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
     end
