@@ -101,9 +101,9 @@ end
 
 -- What a loss takes of memory, for the table of growth.
 local function note_memory(found, place)
-    local data = place.data
-    found.memory[#found.memory + 1] = { samples = data.n, threads = place.threads,
-        data = data.n * data.bytes, working = working_memory(data.batch) }
+    local one = place.data
+    found.memory[#found.memory + 1] = { samples = one.n, threads = place.threads,
+        data = one.n * one.bytes, working = working_memory(one.batch) }
 end
 
 local function at_size(spec, found, size)
