@@ -95,7 +95,7 @@ local function add_labels(layout, logits, labels, base)
         fault.raise("dump", "labels are %s, expected one for each of %d rows of logits %s",
             text_of(labels), layout.rows, text_of(logits))
     end
-    layout.form = clib.enum("GHM_", "labels", base or "zero_based", clib.words.labels)
+    layout.form = clib.enum("GHM_", "labels", base or "zero_based")
     plan(layout, "labels", labels)
 end
 
@@ -131,7 +131,7 @@ end
 -- Some rows of a batch as the core reads them -> ghm_batch, the arrays that it points into.
 function M.fill(layout, arrays, rows)
     local c, used = ffi.new "ghm_batch", {}
-    c.task = layout.task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
+    c.task = clib.task(layout.task)
     c.rows, c.cols, c.target_form = rows, layout.cols, layout.form
     c.weight_per_row = layout.weight_per_row and 1 or 0
     for use, dtype in pairs(layout.as) do

@@ -3,6 +3,7 @@
 --   clib.C             the library; functions of ghm.h by name
 --   clib.check(status) nothing for GHM_OK; otherwise throws the fault that the status stands for
 --   clib.own(ptr, free) ptr, freed by the collector
+--   clib.interrupted() whether Ctrl-C was pressed
 --   clib.version, clib.build
 
 local ffi = require "ffi"
@@ -73,16 +74,6 @@ function M.own(pointer, free)
     return ffi.gc(pointer, free)
 end
 
--- The value of an enum by its word: M.enum("GHM_START_", "first"); a usage fault names the words.
-function M.enum(prefix, key, word, words)
-    for _, known in ipairs(words) do
-        if known == word then
-            return tonumber(library[prefix .. word:upper()])
-        end
-    end
-    fault.raise("usage", "%s is '%s', expected %s", key, tostring(word), table.concat(words, ", "))
-end
-
 -- The words of the switches, in one place for the command line, the losses and the sweeps.
 M.words = {
     divide = { "nonempty", "all" },
@@ -93,5 +84,27 @@ M.words = {
     nonfinite = { "error", "ignore" },
     form = { "true_class", "each_class", "l1" }, -- of softmax: see ghm.softmax
 }
+
+-- The value of an enum by a switch's word: M.enum("GHM_START_", "start", "first"). Fault "usage":
+-- another word.
+function M.enum(prefix, key, word)
+    for _, known in ipairs(M.words[key]) do
+        if known == word then
+            return tonumber(library[prefix .. word:upper()])
+        end
+    end
+    fault.raise("usage", "%s is '%s', expected %s", key, tostring(word),
+        table.concat(M.words[key], ", "))
+end
+
+-- The core's word for a task: "regression", or else classification.
+function M.task(task)
+    return task == "regression" and library.GHM_REGRESSION or library.GHM_CLASSIFICATION
+end
+
+-- Whether Ctrl-C was pressed since the core began to catch it.
+function M.interrupted()
+    return library.ghm_interrupted() ~= 0
+end
 
 return M

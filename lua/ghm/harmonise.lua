@@ -24,8 +24,7 @@ M.keys = { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start
 -- The core's defaults: { bins = 10, momentum = 0, ..., start = "zero" }.
 function M.defaults(task)
     local c = ffi.new "ghm_config"
-    clib.check(C.ghm_config_default(task == "regression" and C.GHM_REGRESSION
-        or C.GHM_CLASSIFICATION, c))
+    clib.check(C.ghm_config_default(clib.task(task), c))
     local values = {}
     for key, prefix in pairs(switches) do
         if prefix == true then
@@ -69,7 +68,7 @@ function M.new(task, config)
     local c = ffi.new "ghm_config"
     for key, prefix in pairs(switches) do
         if prefix ~= true then
-            c[key] = clib.enum(prefix, key, values[key], clib.words[key])
+            c[key] = clib.enum(prefix, key, values[key])
         elseif values[key] then
             c[key] = values[key]
         end

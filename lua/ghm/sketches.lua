@@ -50,9 +50,8 @@ function M.new(spec)
     local bins, n_bins = list("int64_t", spec.bins)
     local mu, n_mu = list("double", spec.mu)
     local knots, n_knots = list("double", spec.knots)
-    local task = spec.task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
     local out = clib.place "ghm_sketch *"
-    clib.check(C.ghm_sketch_new(task, bins, n_bins, mu, n_mu, knots, n_knots, out))
+    clib.check(C.ghm_sketch_new(clib.task(spec.task), bins, n_bins, mu, n_mu, knots, n_knots, out))
     return wrap(out[0])
 end
 
@@ -324,7 +323,7 @@ end
 
 -- The key at which the gradient norm g is reached: s, or |d| for this mu.
 function M.key(task, g, mu)
-    return C.ghm_key(task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION, g, mu or 1)
+    return C.ghm_key(clib.task(task), g, mu or 1)
 end
 
 -- The exact density's estimate at a list of gradient norms: list of densities. See ghm.h.

@@ -29,7 +29,7 @@ function Child:ask(request)
     self.requests:flush()
     local line = self.replies:read "*l"
     local reply = line and json.decode(line)
-    if type(reply) ~= "table" and clib.C.ghm_interrupted() ~= 0 then
+    if type(reply) ~= "table" and clib.interrupted() then
         fault.raise("interrupted", "interrupted") -- Ctrl-C ends both processes
     elseif type(reply) ~= "table" then
         fault.raise("failed", "the process of the peers ended: %s", last_words(self))

@@ -36,7 +36,7 @@ local function summary(file, entry)
         end
         found.zeros, found.nonfinite = found.zeros + some.zeros, found.nonfinite + some.nonfinite
         at = at + count
-        if clib.C.ghm_interrupted() ~= 0 then
+        if clib.interrupted() then
             fault.raise("interrupted", "stopped at %s, array '%s'", file.path, entry.name)
         end
     until count == 0

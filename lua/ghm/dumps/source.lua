@@ -211,8 +211,7 @@ local function synth_steps(word, task, seed, calls)
             load = function()
                 local pred, target = device.array("f4", shape), device.array("f4", shape)
                 local weight = device.array("f4", shape)
-                local code = task == "regression" and C.GHM_REGRESSION or C.GHM_CLASSIFICATION
-                clib.check(C.ghm_synth(device.default(), code, mixture,
+                clib.check(C.ghm_synth(device.default(), clib.task(task), mixture,
                     rawget(settings, "seed") or seed or sizes.seed, k - 1, settings.rows,
                     settings.cols, pred.remote or pred.ptr, target.remote or target.ptr,
                     weight.remote or weight.ptr), word)
@@ -297,7 +296,7 @@ function Source:each(visit)
             visit(step, batches)
         end)
         step.close()
-        if C.ghm_interrupted() ~= 0 then
+        if clib.interrupted() then
             fault.raise("interrupted", "stopped at %s, step %d of %d", step.name, k, #self.steps)
         elseif not ok then
             if not fault.is(problem) or problem.kind ~= "dump" or #self.steps == 1
