@@ -78,7 +78,7 @@ local function draw(run, figures, formats)
     posix.make_folders(run:path "plots")
     for _, entry in ipairs(figures) do
         local made, reason = gnuplot.draw(run:path("plots/" .. entry.name), entry.figure, images)
-        if sweep.interrupted() then -- Ctrl-C reaches gnuplot too, so its complaint means nothing
+        if clib.interrupted() then -- Ctrl-C reaches gnuplot too, so its complaint means nothing
             fault.raise("interrupted", "stopped at the figures; the rows are in %s", run.dir)
         end
         complaint = complaint or not made and reason or nil

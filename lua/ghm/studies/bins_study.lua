@@ -5,7 +5,6 @@ local bootstrap = require "ghm.studies.bootstrap"
 local calls = require "ghm.studies.calls"
 local choice = require "ghm.studies.bins_choice"
 local ffi = require "ffi"
-local fault = require "ghm.fault"
 local harmonise = require "ghm.harmonise"
 local metrics = require "ghm.studies.metrics"
 local sweep = require "ghm.studies.sweep"
@@ -104,23 +103,16 @@ end
 -- What every step adds to the rows: parts[i][step]; and the losses of every call of each row.
 local function parts_of(task, list, configurations, eps, progress)
     local parts, losses = {}, {}
-    for i, configuration in ipairs(configurations) do
+    sweep.each(configurations, progress, function(i, configuration)
         local h = harmonise.new(task, configuration)
         parts[i], losses[i] = {}, {}
-        if sweep.interrupted() then
-            fault.raise("interrupted", "stopped after %d of %d configurations", i - 1,
-                #configurations)
-        end
         for k, call in ipairs(list) do
             if k == 1 or call.step ~= list[k - 1].step then
                 table.insert(parts[i], {})
             end
             losses[i][k] = study_call(parts[i][#parts[i]], call, configuration, h, eps)
         end
-        if progress then
-            progress(i, #configurations)
-        end
-    end
+    end)
     return parts, losses
 end
 

@@ -3,7 +3,6 @@
 
 local bootstrap = require "ghm.studies.bootstrap"
 local calls = require "ghm.studies.calls"
-local fault = require "ghm.fault"
 local metrics = require "ghm.studies.metrics"
 local noise = require "ghm.studies.momentum_noise"
 local sweep = require "ghm.studies.sweep"
@@ -131,11 +130,7 @@ function M.run(task, steps, configurations, progress)
     for _, step in ipairs(steps) do
         several = several or #step > 1
     end
-    for i, configuration in ipairs(configurations) do
-        if sweep.interrupted() then
-            fault.raise("interrupted", "stopped after %d of %d configurations", i - 1,
-                #configurations)
-        end
+    sweep.each(configurations, progress, function(_, configuration)
         local key, sharing = twin_key(configuration, several), configuration.state
         if not known[key] then
             known[key] = true
@@ -150,10 +145,7 @@ function M.run(task, steps, configurations, progress)
             run.rows[at], run.traces[at] = row, trace
             run.parts[at], row.n_least, row.n_most = parts_of(trace)
         end
-        if progress then
-            progress(i, #configurations)
-        end
-    end
+    end)
     metrics.fill(run.rows, run.parts, M.kinds)
     return run
 end

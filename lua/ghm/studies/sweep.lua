@@ -29,6 +29,21 @@ function M.configurations(keys, axes)
     return list
 end
 
+-- Calls visit(i, configuration) for each of a list, and after it progress(i, all), if given. Fault
+-- "interrupted" between two of them.
+function M.each(configurations, progress, visit)
+    for i, configuration in ipairs(configurations) do
+        if clib.interrupted() then
+            fault.raise("interrupted", "stopped after %d of %d configurations", i - 1,
+                #configurations)
+        end
+        visit(i, configuration)
+        if progress then
+            progress(i, #configurations)
+        end
+    end
+end
+
 -- Reads a source once: a list of calls { step, level, sketch, facts, shape, notes, names }, one for
 -- each batch. The data is let go: only the sketches stay.
 --   spec.bins, spec.mu, spec.knots   what must be answered exactly
@@ -119,10 +134,6 @@ function M.merged(calls)
         whole:merge(call.sketch)
     end
     return whole
-end
-
-M.interrupted = function()
-    return clib.C.ghm_interrupted() ~= 0
 end
 
 return M
