@@ -23,7 +23,7 @@ local readable = {
     weight = { f4 = C.GHM_F32, u1 = C.GHM_U8, b1 = C.GHM_U8, otherwise = "f4" },
 }
 
-local integers = { i1 = true, i2 = true, i4 = true, i8 = true, u1 = true, b1 = true, u2 = true }
+local integers = { i1 = true, i2 = true, i4 = true, i8 = true, u1 = true, b1 = true }
 
 local function as_array(value, dtype)
     if value == nil or array.is(value) then

@@ -1,7 +1,7 @@
 -- Harmonise: one configuration's momentum state, and what a call of the loss makes of its regions.
 --
 --   h = harmonise.new("classification", { bins = 10, momentum = 0.75 })
---   r = h:step(sketch)   r.loss, r.n, r.tot, r.counts, r.beta, ...
+--   r = h:step(sketch)   r.loss, r.n, r.tot, r.R, r.beta, ...: see apply
 
 local clib = require "ghm.clib"
 local fault = require "ghm.fault"

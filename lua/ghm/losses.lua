@@ -28,16 +28,20 @@ local M = {}
 local Loss = {}
 Loss.__index = Loss
 
--- What each loss takes beside the switches of harmonise, with its defaults (mmdetection's).
+-- What losses take beside the switches of harmonise, by default: mmdetection's, and the core's mu.
+M.defaults = { form = "true_class", alpha = 0.25, gamma = 2, beta = 1,
+    mu = harmonise.defaults("regression").mu }
+
+-- own: what a sketch sums; keys: those of M.defaults that the loss takes.
 local kinds = {
     GHMC = { task = "classification", ghm = true, own = "bce", keys = {} },
     SoftmaxGHMC = { task = "classification", ghm = true, own = "bce", softmax = true,
-        keys = { form = "true_class" } },
+        keys = { "form" } },
     GHMR = { task = "regression", ghm = true, own = "asl1", keys = {} },
     BCE = { task = "classification", own = "bce", keys = {} },
-    Focal = { task = "classification", own = "focal", keys = { alpha = 0.25, gamma = 2 } },
-    ASL1 = { task = "regression", own = "asl1", keys = { mu = 0.02 } },
-    SmoothL1 = { task = "regression", own = "smooth_l1", keys = { beta = 1 } },
+    Focal = { task = "classification", own = "focal", keys = { "alpha", "gamma" } },
+    ASL1 = { task = "regression", own = "asl1", keys = { "mu" } },
+    SmoothL1 = { task = "regression", own = "smooth_l1", keys = { "beta" } },
 }
 local common = { "loss_weight", "reduction" }
 local about_data = { "labels", "nonfinite", "device" }
@@ -52,7 +56,7 @@ local function known_keys(kind)
             end
         end
     end
-    for key in pairs(kind.keys) do
+    for _, key in ipairs(kind.keys) do
         table.insert(known, 1, key)
     end
     return known
@@ -67,14 +71,14 @@ local function make(name, given)
             fault.raise("usage", "%s: unknown key '%s'%s", name, tostring(key),
                 nearest.hint(tostring(key), known))
         end
-        if nearest.is_one_of(key, about_data) or kind.keys[key] then
+        if nearest.is_one_of(key, about_data) or nearest.is_one_of(key, kind.keys) then
             self.options[key] = value
         else
             config[key] = value
         end
     end
-    for key, value in pairs(kind.keys) do
-        self.options[key] = self.options[key] or value
+    for _, key in ipairs(kind.keys) do
+        self.options[key] = self.options[key] or M.defaults[key]
     end
     local form = self.options.form
     if form and not nearest.is_one_of(form, softmax.forms) then
@@ -175,16 +179,15 @@ function Loss:elements(what)
             tostring(what))
     end
     local batch, call = self.last.batch, self.last.call
-    if not batch.c then
+    if batch.saved then
+        fault.raise("usage", "%s: a sketch has no samples left, and %s is one number for each",
+            self.name, what)
+    elseif not batch.c then
         fault.raise("usage", "%s: elements need a batch of arrays, and the last was read block by "
             .. "block", self.name)
     elseif self.kind.softmax and what == "grad" then
         return softmax.gradient(self.last.logits, self.options.form, self:elements "beta",
             call.grad_scale, self.options)
-    end
-    if batch.saved then
-        fault.raise("usage", "%s: a sketch has no samples left, and %s is one number for each",
-            self.name, what)
     end
     local out = array.new("f4", batch.shape)
     local places = ffi.new "ghm_outputs"

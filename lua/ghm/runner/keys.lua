@@ -2,12 +2,13 @@
 --
 --   keys { "bins", "momentum", single = true }   -> the `keys` of a cli spec
 --
--- Defaults come from the core. A script that sweeps a key gives its own, { bins = "5:50:5" }; a
--- number, { bins = 30 }, leaves the key single.
+-- Defaults are the core's and those of ghm.losses. A script that sweeps a key gives its own,
+-- { bins = "5:50:5" }; a number, { bins = 30 }, leaves the key single.
 
 local calls = require "ghm.studies.calls"
 local clib = require "ghm.clib"
 local harmonise = require "ghm.harmonise"
+local losses = require "ghm.losses"
 
 local defaults = harmonise.defaults "regression"
 
@@ -24,11 +25,11 @@ local known = {
     state = { help = "what the calls of one step share: one momentum state, each its own, or their "
         .. "summed counts", values = calls.states },
     reduction = { help = "of the loss" },
-    alpha = { help = "alpha of focal", above = 0, below = 1, default = 0.25 },
-    gamma = { help = "gamma of focal", min = 0, default = 2 },
-    beta = { help = "beta of smooth L1", above = 0, default = 1 },
-    form = { help = "g of softmax: 1 - p_true, |p_c - y_c| of each class, or the L1 norm of p - y",
-        default = "true_class" },
+    alpha = { help = "alpha of focal", above = 0, below = 1 },
+    gamma = { help = "gamma of focal", min = 0 },
+    beta = { help = "beta of smooth L1", above = 0 },
+    form = { help = "g of softmax: 1 - p_true, |p_c - y_c| of each class, "
+        .. "or the L1 norm of p - y" },
     eps = { help = "window of the exact density; by default 1/bins", above = 0, max = 1 },
     labels = { help = "class k is k (background: the number of classes), or k + 1 (background: 0)",
         default = "zero_based" },
@@ -38,7 +39,7 @@ return function(wanted)
     local list = {}
     for i, name in ipairs(wanted) do
         local key = { name = name, single = wanted.single, values = clib.words[name],
-            default = defaults[name] }
+            default = defaults[name] or losses.defaults[name] }
         for field, value in pairs(known[name]) do
             key[field] = value
         end
