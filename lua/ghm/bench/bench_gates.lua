@@ -6,12 +6,13 @@
 --
 -- find(thing, size, threads) is a timed case, or nil.
 
+local cases = require "ghm.bench.bench_cases"
 local clock = require "ghm.bench.bench_clock"
 
 local M = {}
 
 M.PEER_SIZE = 1e6 -- where claims against peers are made
-local MOMENTA = 8 -- of the sweep; a peer's time for one of them counts so many times
+local MOMENTA = #cases.MOMENTA -- of the sweep; a peer's time for one counts so many times
 
 -- How many times longer `slow` takes than `fast`, at PEER_SIZE unless a size is given; largest: at
 -- the largest size that was timed.

@@ -3,6 +3,7 @@
 local axis = require "ghm.runner.axis"
 local child = require "ghm.bench.bench_child"
 local clib = require "ghm.clib"
+local clock = require "ghm.bench.bench_clock"
 local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
@@ -95,7 +96,7 @@ local function dry_run(spec)
     for _, size in ipairs(sizes) do
         for _, threads in ipairs(spec.threads) do
             print(("%g samples on %s, %d rounds%s"):format(size, text.count(threads, "thread"),
-                spec.rounds or 11, size == spec.grown and ", passes alone" or ""))
+                spec.rounds or clock.ROUNDS, size == spec.grown and ", passes alone" or ""))
         end
     end
 end

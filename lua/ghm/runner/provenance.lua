@@ -72,7 +72,7 @@ end
 --   dumps     list of { path, arrays, ... }; each gains the sha256 of its file when it has none
 --             (sha256 = false asks for none: a hash reads the whole file)
 --   device, threads    as used
---   library   { version, flags, ... } from the core
+--   library   { version, build } of the core
 function M.collect(facts)
     facts = facts or {}
     for _, dump in ipairs(facts.dumps or {}) do
