@@ -14,6 +14,9 @@ local ffi = require "ffi"
 local C = clib.C
 local M = {}
 
+-- What a call can have, in the order in which it is read and told.
+M.parts = { "pred", "target", "labels", "weight" }
+
 -- array dtype -> the core's, per use; anything else is converted to the dtype under "otherwise"
 local readable = {
     pred = { f4 = C.GHM_F32, f2 = C.GHM_F16, bf16 = C.GHM_BF16, otherwise = "f4" },

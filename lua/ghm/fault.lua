@@ -40,6 +40,12 @@ function M.is(value)
     return getmetatable(value) == Fault
 end
 
+-- What a fault says behind "where: ", where it begins so.
+function M.reason(problem, where)
+    local said, before = problem.message, where .. ": "
+    return said:sub(1, #before) == before and said:sub(#before + 1) or said
+end
+
 function M.exit_code(value)
     return M.exit_codes[M.is(value) and value.kind or "bug"]
 end

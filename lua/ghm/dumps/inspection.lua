@@ -13,7 +13,6 @@ local M = {}
 M.tasks = { "classification", "regression" }
 
 local PIECE = 2 ^ 20 -- elements that are looked at at once
-local parts = { "pred", "target", "labels", "weight" }
 
 -- The finite range, zeros and non-finite elements of an array, a piece in memory at a time: what
 -- array:summary gives, but first_nonfinite as one index for each axis.
@@ -50,10 +49,7 @@ local function calls_of(file, task)
     local calls = {}
     local ok, problem = pcall(function()
         for k, names in ipairs(roles.calls(file, task, { {} })) do
-            local entries = {}
-            for _, part in ipairs(parts) do
-                entries[part] = names[part] and file.entries[names[part]]
-            end
+            local entries = roles.entries(file, names)
             local layout = batch.layout(task, entries)
             local call = { level = names.level, rows = layout.rows, cols = layout.cols, names = {},
                 weight_per_row = layout.weight_per_row, notes = layout.notes }
@@ -68,9 +64,7 @@ local function calls_of(file, task)
     elseif not fault.is(problem) then
         error(problem, 0)
     end
-    local path = file.path .. ": "
-    local said = problem.message
-    return nil, said:sub(1, #path) == path and said:sub(#path + 1) or said
+    return nil, fault.reason(problem, file.path)
 end
 
 -- What the array does in the calls -> the roles it plays; or, playing none, an empty list and why.

@@ -7,6 +7,7 @@
 -- has no logits without one, the levels are what stands before or behind them, in natural order,
 -- when it is letters and a number: P3, level0, 4.
 
+local batch = require "ghm.batch"
 local fault = require "ghm.fault"
 local natural = require "ghm.dumps.natural"
 local nearest = require "ghm.nearest"
@@ -26,7 +27,7 @@ M.usual = {
 }
 M.roles = { "logits", "target", "labels", "weight", "box_pred", "box_target", "box_weight" }
 
--- The part that each role takes in a call.
+-- The role that each part of a call has.
 local parts = {
     classification = { pred = "logits", target = "target", labels = "labels", weight = "weight" },
     regression = { pred = "box_pred", target = "box_target", weight = "box_weight" },
@@ -153,7 +154,7 @@ end
 function M.of(name)
     local found = {}
     for _, task in ipairs { "classification", "regression" } do
-        for _, part in ipairs { "pred", "target", "labels", "weight" } do
+        for _, part in ipairs(batch.parts) do
             local role, fits = parts[task][part], false
             for _, usual in ipairs(M.usual[role] or {}) do
                 fits = fits or name == usual or level_in(name, usual) ~= nil
@@ -183,6 +184,15 @@ function M.calls(file, task, wanted)
         calls[k] = call_of(file, task, choice)
     end
     return calls
+end
+
+-- The entries of a call's arrays in the open dump, by their parts.
+function M.entries(file, names)
+    local entries = {}
+    for _, part in ipairs(batch.parts) do
+        entries[part] = names[part] and file.entries[names[part]]
+    end
+    return entries
 end
 
 return M

@@ -79,11 +79,7 @@ local function file_step(path, calls, task, base)
         step.warnings = file.warnings
         local batches = {}
         for k, names in ipairs(roles.calls(file, task, calls)) do
-            local entries = {}
-            for _, part in ipairs { "pred", "target", "labels", "weight" } do
-                entries[part] = names[part] and file.entries[names[part]]
-            end
-            local ok, made = pcall(blocks.batch, task, entries, base)
+            local ok, made = pcall(blocks.batch, task, roles.entries(file, names), base)
             if not ok then
                 local where = path .. (names.level and ": level " .. names.level or "")
                 error(fault.is(made) and fault.new(made.kind, "%s: %s", where, made.message)
@@ -268,13 +264,6 @@ end
 
 local LISTED = 6 -- steps that are named where many are refused for the same
 
--- What a refused step has to say, but for the file's name.
-local function reason_of(step, problem)
-    local path = (step.path or step.name) .. ": "
-    local said = problem.message
-    return said:sub(1, #path) == path and said:sub(#path + 1) or said
-end
-
 local function tell(message)
     io.stderr:write(screen.is_live() and "\r\27[K" or "", "error: ", message, "\n") -- no bar
 end
@@ -304,7 +293,8 @@ function Source:each(visit)
                 error(problem, 0)
             end
             table.insert(self.failed, { step = step.name, reason = problem.message })
-            local reason, advice = reason_of(step, problem), called.advice(problem)
+            local reason = fault.reason(problem, step.path or step.name)
+            local advice = called.advice(problem)
             if told[reason] then
                 table.insert(told[reason], step.name)
             else

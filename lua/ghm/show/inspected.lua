@@ -1,6 +1,7 @@
 -- What ghm.dumps.inspection found in a dump, for people and as JSON.
 
 local array = require "ghm.array"
+local batch = require "ghm.batch"
 local inspection = require "ghm.dumps.inspection"
 local json = require "ghm.json"
 local roles = require "ghm.dumps.roles"
@@ -8,8 +9,6 @@ local screen = require "ghm.show.screen"
 local text = require "ghm.show.text"
 
 local M = {}
-
-local parts = { "pred", "target", "labels", "weight" }
 
 local columns = {
     { key = "name", title = "array" },
@@ -31,7 +30,7 @@ local columns = {
 local function call_text(task, call)
     local words = { ("%s%.0f rows of %.0f"):format(call.level and call.level .. ": " or "",
         call.rows, call.cols) }
-    for _, part in ipairs(parts) do
+    for _, part in ipairs(batch.parts) do
         local name = call.names[part]
         local word = part == "pred" and task == "classification" and "logits"
             or part == "weight" and call.weight_per_row and "weight of each row" or part
