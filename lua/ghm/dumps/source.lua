@@ -3,27 +3,24 @@
 --   local source = source.open(args, "classification")
 --   source:each(function(step, batches) ... end)
 --
--- A word is a file, a glob, a folder, or synth:NAME[,key=value...]. NAME is a preset of the core
--- (detector, converged, fresh, uniform), or drift: fresh to converged over its steps. A batch has,
--- beside what ghm.batch gives it, names (of its arrays) and level (of a feature pyramid, or nil).
+-- A word is a file, a glob, a folder, or synth:NAME[,key=value...] (ghm.dumps.synthetic). A batch
+-- has, beside what ghm.batch gives it, names (of its arrays) and level (of a feature pyramid, or
+-- nil).
 
-local axis = require "ghm.runner.axis"
-local batch = require "ghm.batch"
 local blocks = require "ghm.dumps.blocks"
 local called = require "ghm.runner.called"
 local clib = require "ghm.clib"
 local declared = require "ghm.declared"
-local device = require "ghm.device"
 local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
-local ffi = require "ffi"
 local json = require "ghm.json"
 local mapfile = require "ghm.dumps.mapfile"
 local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
 local roles = require "ghm.dumps.roles"
-local screen = require "ghm.show.screen"
 local saved = require "ghm.dumps.saved"
+local screen = require "ghm.show.screen"
+local synthetic = require "ghm.dumps.synthetic"
 
 local C = clib.C
 local M = {}
@@ -135,95 +132,6 @@ local function saved_steps(self, path, calls, args)
     return found
 end
 
--- -- synthetic -----------------------------------------------------------------------------------
-
-local shares = { "hard_share", "hard_mean", "hard_sd", "positive_share", "positive_mean",
-    "positive_sd", "outlier_share", "outlier_mean", "outlier_sd", "easy_mean", "easy_sd",
-    "ignored_share", "uniform", "laplace_scale", "box_outlier_share", "box_outlier_sd" }
-local sizes = { rows = 6144, cols = 10, steps = 1, seed = 0, drift = -1 }
--- whole numbers, and the largest of each: a size beyond is a slip of the finger
-local integral = { rows = 2 ^ 40, cols = 2 ^ 20, steps = 1e6, seed = 2 ^ 53 }
-
-local function synth_keys()
-    local known = { "rows", "cols", "steps", "seed", "drift" }
-    for _, name in ipairs(shares) do
-        known[#known + 1] = name
-    end
-    return known
-end
-
--- "synth:detector,rows=1000,hard_share=0.1" -> name, settings, overrides of the mixture
-local function parse_synth(word)
-    local name, rest = word:match "^synth:([%w_]+),?(.*)$"
-    if not name then
-        fault.raise("usage", "'%s': expected synth:NAME[,key=value...]", word)
-    end
-    local settings, overrides = { steps = name == "drift" and 16 or nil }, {}
-    for pair in rest:gmatch "[^,]+" do
-        local key, value = pair:match "^([%w_]+)=(.*)$"
-        local x = value and axis.number(value)
-        if not key or not nearest.is_one_of(key, synth_keys()) then
-            fault.raise("usage", "%s: unknown key '%s'%s", word, key or pair,
-                nearest.hint(key or pair, synth_keys()))
-        elseif not x or (integral[key] and (x ~= math.floor(x) or x < 0 or x > integral[key])) then
-            fault.raise("usage", "%s: %s is '%s', expected %s", word, key, value,
-                integral[key] and ("a whole number from 0 to %.0f"):format(integral[key])
-                or "a number")
-        end
-        (sizes[key] and settings or overrides)[key] = x
-    end
-    return name, setmetatable(settings, { __index = sizes }), overrides
-end
-
-local function mixture_at(word, name, drift, overrides)
-    local mixture = ffi.new "ghm_mixture"
-    clib.check(C.ghm_mixture_preset(name == "drift" and "fresh" or name, drift, mixture), word)
-    for key, value in pairs(overrides) do
-        mixture[key] = value
-    end
-    return mixture
-end
-
-local function synth_steps(word, task, seed, calls)
-    local chosen = next(calls[1])
-    if chosen then
-        fault.raise("usage", "%s: --%s chooses an array of a dump, and this is none", word,
-            chosen == "level" and "calls" or chosen)
-    end
-    local name, settings, overrides = parse_synth(word)
-    local shape = { settings.rows, settings.cols }
-    local steps = {}
-    if settings.cols < 1 then
-        fault.raise("usage", "%s: cols is 0, expected at least 1", word)
-    end
-    for k = 1, settings.steps do
-        local drift = settings.drift
-        if name == "drift" then
-            drift = settings.steps > 1 and (k - 1) / (settings.steps - 1) or 0
-        end
-        local mixture = mixture_at(word, name, drift, overrides)
-        steps[k] = {
-            name = ("%s step %d"):format(word:match "^[^,]+", k - 1),
-            load = function()
-                local pred, target = device.array("f4", shape), device.array("f4", shape)
-                local weight = device.array("f4", shape)
-                clib.check(C.ghm_synth(device.default(), clib.task(task), mixture,
-                    rawget(settings, "seed") or seed or sizes.seed, k - 1, settings.rows,
-                    settings.cols, pred.remote or pred.ptr, target.remote or target.ptr,
-                    weight.remote or weight.ptr), word)
-                local names = { pred = "pred", target = "target", weight = "weight" }
-                local arrays = { pred = pred, logits = pred, target = target, weight = weight }
-                local made = task == "regression" and batch.regression(arrays)
-                    or batch.classification(arrays)
-                made.names = names
-                return { made }
-            end,
-            close = function() end,
-        }
-    end
-    return steps
-end
-
 -- -- the source ----------------------------------------------------------------------------------
 
 -- args as of ghm.cli: dumps, default_dump, names of arrays, calls, seed, keys.labels, given. Files
@@ -240,7 +148,12 @@ function M.open(args, task)
     for _, word in ipairs(words) do
         if word:find "^synth:" then
             table.insert(self.inputs, word)
-            for _, step in ipairs(synth_steps(word, task, args.seed, calls)) do
+            local chosen = next(calls[1])
+            if chosen then
+                fault.raise("usage", "%s: --%s chooses an array of a dump, and this is none", word,
+                    chosen == "level" and "calls" or chosen)
+            end
+            for _, step in ipairs(synthetic.steps(word, task, args.seed)) do
                 table.insert(self.steps, step)
             end
         else

@@ -11,6 +11,7 @@
 
 local bit = require "bit"
 local fault = require "ghm.fault"
+local number = require "ghm.number"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -37,14 +38,7 @@ function M.uniform(seed)
     end
 end
 
--- A finite decimal number, or nil: tonumber alone takes hexadecimal, inf and nan as well.
-function M.number(word)
-    if word:find "^[+-]?%d+%.?%d*$" or word:find "^[+-]?%.%d+$"
-        or word:find "^[+-]?%d+%.?%d*[eE][+-]?%d+$" or word:find "^[+-]?%.%d+[eE][+-]?%d+$" then
-        local x = tonumber(word)
-        return x and math.abs(x) < math.huge and x or nil
-    end
-end
+M.number = number -- for options.lua
 
 -- The number a person would have typed: 0:1:0.1 meets 0.3, not 0.30000000000000004.
 local function clean(x)
@@ -59,7 +53,7 @@ end
 local function numbers(opts, word, fields, first, form)
     local list = {}
     for i = first, #fields do
-        local x = M.number(fields[i])
+        local x = number(fields[i])
         if not x then
             refuse(opts, word, ("'%s' is not a number; expected %s"):format(fields[i], form))
         end

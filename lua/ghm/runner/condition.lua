@@ -7,8 +7,8 @@
 -- that run; A.loss: another one there), abs(...) and parentheses. A value that is missing or NaN
 -- makes it hold, as no one can say that all is well.
 
-local axis = require "ghm.runner.axis"
 local fault = require "ghm.fault"
+local number = require "ghm.number"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -70,9 +70,9 @@ function M.parse(source)
         elseif word == "-" then
             local inner = atom()
             return function(value) return -inner(value) end
-        elseif axis.number(word) then
-            local number = axis.number(word)
-            return function() return number end
+        elseif number(word) then
+            local constant = number(word)
+            return function() return constant end
         elseif word:find "^%u$" or word:find "^%u%.[%a_]" then
             local run, name = word:match "^(%u)%.?(.*)$"
             columns[#columns + 1] = name ~= "" and name or nil

@@ -7,10 +7,10 @@
 -- steps = { { name, time, { R, L, tot, samples, name }, ... }, ... }: each step's calls in order,
 -- with counts R (int64_t[bins]) and loss sums L (double[bins]) of their regions.
 
-local axis = require "ghm.runner.axis"
 local bootstrap = require "ghm.studies.bootstrap"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
+local number = require "ghm.number"
 
 local M = {}
 
@@ -47,7 +47,7 @@ end
 function M.shares(word)
     local parts, total = {}, 0
     for field in (word .. ","):gmatch "(.-)," do
-        local x = axis.number(field)
+        local x = number(field)
         if not x or x <= 0 then
             return nil, ("--split: '%s' is not a number above 0"):format(field)
         end

@@ -1,13 +1,13 @@
 -- The study of mu: which errors |d| GHM-R tells apart, and the mu that puts a wanted quantile of
 -- them where g still tells.
 
-local axis = require "ghm.runner.axis"
 local bins_study = require "ghm.studies.bins_study"
 local bootstrap = require "ghm.studies.bootstrap"
 local clib = require "ghm.clib"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
+local number = require "ghm.number"
 local sweep = require "ghm.studies.sweep"
 local text = require "ghm.show.text"
 
@@ -34,7 +34,7 @@ end
 
 -- --quantile: a number between 0 and 1.
 function M.share(word)
-    local q = axis.number(word)
+    local q = number(word)
     if q and q > 0 and q < 1 then
         return q
     end
