@@ -4,10 +4,6 @@
 --   probabilities.in_range(min, max)    whether logits of this range look like probabilities
 --   probabilities.in_sketch(sketch)     the same of those that a sketch was made of
 
-local clib = require "ghm.clib"
-local ffi = require "ffi"
-
-local C = clib.C
 local M = {}
 
 M.said = "all of it lies in [0, 1], as probabilities do, and the sigmoid is taken of it here: dump "
@@ -33,9 +29,7 @@ function M.in_sketch(sketch)
     if sketch.task ~= "classification" then
         return false
     end
-    local n, all, near = sketch:intervals(), 0, 0
-    local edge = ffi.new("float[?]", n)
-    clib.check(C.ghm_sketch_edges(sketch.c, edge))
+    local n, edge, all, near = sketch:intervals(), sketch:edges(), 0, 0
     for _, keys in ipairs(expected[sketch:is_soft()]) do
         local group, least, most, usual = unpack(keys)
         local counts = sketch:counts(group)

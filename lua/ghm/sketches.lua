@@ -248,6 +248,13 @@ function Sketch:intervals()
     return tonumber(C.ghm_sketch_intervals(pointer_of(self)))
 end
 
+-- Where the intervals begin, but for the first: float[intervals - 1].
+function Sketch:edges()
+    local edges = ffi.new("float[?]", self:intervals())
+    clib.check(C.ghm_sketch_edges(pointer_of(self), edges))
+    return edges
+end
+
 local function remember(self, key, make)
     if not self.answers[key] then
         self.answers[key] = make()
@@ -308,6 +315,17 @@ function M.fold(values, cut, bins, ctype)
     for j = 0, bins - 1 do
         for i = tonumber(cut[j]), tonumber(cut[j + 1]) - 1 do
             out[j] = out[j] + values[i]
+        end
+    end
+    return out
+end
+
+-- The reverse of fold: each of n intervals has the value of its region, double[n].
+function M.spread(values, cut, bins, n)
+    local out = ffi.new("double[?]", n)
+    for j = 0, bins - 1 do
+        for i = tonumber(cut[j]), tonumber(cut[j + 1]) - 1 do
+            out[i] = values[j]
         end
     end
     return out

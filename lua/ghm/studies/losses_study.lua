@@ -124,19 +124,6 @@ end
 
 -- -- one call ------------------------------------------------------------------------------------
 
--- Per interval: the weight that GHM gives the samples there.
-local function betas(loss, sketch, call)
-    local bins = loss.config.bins
-    local cut = sketch:cut(bins, loss.config.mu)
-    local beta = ffi.new("double[?]", sketch:intervals())
-    for j = 0, bins - 1 do
-        for i = tonumber(cut[j]), tonumber(cut[j + 1]) - 1 do
-            beta[i] = call.beta[j]
-        end
-    end
-    return beta
-end
-
 -- The loss's value on a call, and a function (group, power) -> per interval, the sum of the
 -- reformulated gradient norms, or of their squares.
 local function ask(loss, sketch, state)
@@ -145,8 +132,9 @@ local function ask(loss, sketch, state)
             group)
     end
     if loss.config then
-        local call = state:step(sketch)
-        local beta = betas(loss, sketch, call)
+        local call, bins = state:step(sketch), loss.config.bins
+        local beta = sketches.spread(call.beta, sketch:cut(bins, loss.config.mu), bins,
+            sketch:intervals())
         return call.loss, function(group, power)
             local values, out = sums(group, power), ffi.new("double[?]", sketch:intervals())
             for i = 0, sketch:intervals() - 1 do

@@ -127,7 +127,7 @@ end
 
 -- The share of the gradient that errors of each size give: the paper's contributions, over |d|.
 local function contribution_figure(whole, best, beta, d)
-    local knots, edges = {}, study.interval_edges(whole)
+    local knots, edges = {}, whole:edges()
     for k = -6 * PER_DECADE, 3 * PER_DECADE do
         knots[#knots + 1] = 10 ^ (k / PER_DECADE)
     end

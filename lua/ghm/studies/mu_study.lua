@@ -3,11 +3,11 @@
 
 local bins_study = require "ghm.studies.bins_study"
 local bootstrap = require "ghm.studies.bootstrap"
-local clib = require "ghm.clib"
 local ffi = require "ffi"
 local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
 local number = require "ghm.number"
+local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
 local text = require "ghm.show.text"
 
@@ -44,13 +44,6 @@ end
 -- The mu at which an error d has the gradient norm g = d / sqrt(d^2 + mu^2).
 function M.mu_at(d, g)
     return d * math.sqrt((1 - g) * (1 + g)) / g
-end
-
--- Where the intervals of a sketch begin, but for the first: float[intervals - 1].
-function M.interval_edges(sketch)
-    local edges = ffi.new("float[?]", sketch:intervals())
-    clib.check(clib.C.ghm_sketch_edges(sketch.c, edges))
-    return edges
 end
 
 -- The q-quantile of |d| from counts between edges, in proportion to ln |d| inside an interval.
@@ -99,7 +92,7 @@ end
 -- The q-quantile of |d| over all calls, and those of resampled steps (of samples drawn anew, for a
 -- single step): d, and a list, whose `steps` says how many were resampled.
 function M.quantiles(calls, q)
-    local steps, edges = step_counts(calls), M.interval_edges(calls[1].sketch)
+    local steps, edges = step_counts(calls), calls[1].sketch:edges()
     local n, list = calls[1].sketch:intervals(), {}
     if #steps > 1 then
         list.steps = #steps
@@ -117,23 +110,17 @@ end
 
 -- |d| where each region begins, from the core's own edges: a list of bins - 1 numbers.
 function M.region_edges(sketch, bins, mu)
-    local edges, cut, list = M.interval_edges(sketch), sketch:cut(bins, mu), {}
+    local edges, cut, list = sketch:edges(), sketch:cut(bins, mu), {}
     for j = 1, bins - 1 do
         list[j] = edges[tonumber(cut[j]) - 1]
     end
     return list
 end
 
--- beta of every interval of all calls together, by the regions of a row: a list from 0.
+-- beta of every interval of all calls together, by the regions of a row.
 function M.interval_weights(whole, row)
     local call = harmonise.new("regression", { bins = row.bins, mu = row.mu }):step(whole)
-    local cut, weights = whole:cut(row.bins, row.mu), {}
-    for j = 0, row.bins - 1 do
-        for i = tonumber(cut[j]), tonumber(cut[j + 1]) - 1 do
-            weights[i] = call.beta[j]
-        end
-    end
-    return weights
+    return sketches.spread(call.beta, whole:cut(row.bins, row.mu), row.bins, whole:intervals())
 end
 
 -- The rows of every (mu, bins) and their resamplings: those of the study of bins, with g of the
