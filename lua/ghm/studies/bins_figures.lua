@@ -1,28 +1,19 @@
--- The figures of the study of bins, as descriptions for ghm.gnuplot and ghm.termplot.
+-- The figures of the study of bins, as descriptions for ghm.show.gnuplot.
 
 local curves = require "ghm.studies.curves"
 local harmonise = require "ghm.harmonise"
 local losses_study = require "ghm.studies.losses_study"
 local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
-local termplot = require "ghm.show.termplot"
 
 local M = {}
 
 local CURVES = 6 -- more step curves than this in one figure hide each other
 
--- At most CURVES of the distinct bins, evenly chosen, first and last among them; `best`, where it
--- is not, takes the place of the nearest of the others.
+-- At most CURVES of the bins; `best`, where it is not among them, takes the place of the nearest,
+-- but not of the first or the last.
 local function chosen(bins_list, best)
-    local picked, last, nearest = {}, nil, nil
-    local n = math.min(#bins_list, CURVES)
-    for k = 1, n do
-        local at = n > 1 and math.floor((k - 1) * (#bins_list - 1) / (n - 1) + 1.5) or 1
-        if at ~= last then
-            picked[#picked + 1] = bins_list[at]
-            last = at
-        end
-    end
+    local picked, nearest = curves.some(bins_list, CURVES), nil
     for k = 2, #picked - 1 do
         nearest = nearest and math.abs(picked[nearest] - best) <= math.abs(picked[k] - best)
             and nearest or k
@@ -31,18 +22,6 @@ local function chosen(bins_list, best)
         picked[nearest] = best
     end
     return picked
-end
-
-local function distinct_bins(configurations)
-    local list, seen = {}, {}
-    for _, configuration in ipairs(configurations) do
-        if not seen[configuration.bins] then
-            seen[configuration.bins] = true
-            list[#list + 1] = configuration.bins
-        end
-    end
-    table.sort(list)
-    return list
 end
 
 -- Density of one stream in regions of 1/bins: share of the samples per unit of g.
@@ -61,7 +40,7 @@ end
 --   best    bins to draw in any case
 --   eps     the exact density's window
 function M.density_figure(x, whole, best, eps, mu)
-    local series, bins_list = {}, chosen(distinct_bins(x.configurations), best)
+    local series, bins_list = {}, chosen(curves.distinct(x.configurations, "bins"), best)
     for _, bins in ipairs(bins_list) do
         series[#series + 1] = { label = ("M = %d"):format(bins), style = "steps",
             x = curves.edges(bins), y = region_density(x.calls, bins, mu) }
@@ -174,18 +153,7 @@ end
 -- The density of a stream in regions of 1/bins, beside the exact one, in letters.
 -- Parameters: as of density_figure.
 function M.terminal(calls, whole, bins, mu, eps)
-    local reference
-    if whole then
-        local edges, g = curves.edges(2 * bins), {}
-        for i = 1, 2 * bins do
-            g[i] = (edges[i] + edges[i + 1]) / 2
-        end
-        reference = { edges = edges, values = curves.exact_density(whole, g, eps, mu),
-            label = "exact density" }
-    end
-    return termplot.steps { title = ("gradient density GD/N at M = %d"):format(bins),
-        edges = curves.edges(bins), values = region_density(calls, bins, mu), log = true,
-        xlabel = "gradient norm g", reference = reference }
+    return curves.terminal(region_density(calls, bins, mu), bins, whole, eps, mu)
 end
 
 -- x: as a study gets it; rows: of bins_study; best: the recommended bins; eps: window or nil for
@@ -200,7 +168,7 @@ function M.draw(x, rows, best, eps)
         figures[3] = { name = "contribution",
             figure = contribution_figure(x.task, whole, best, mu) }
     end
-    if #distinct_bins(x.configurations) > 1 then -- a curve of one point shows nothing
+    if #curves.distinct(x.configurations, "bins") > 1 then -- a curve of one point shows nothing
         figures[#figures + 1] = { name = "metrics",
             figure = metrics_figure(rows, x.args.keys.momentum, best) }
     end

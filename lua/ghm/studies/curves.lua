@@ -1,8 +1,41 @@
--- Curves over the gradient norm g that several figures share: densities, and what losses make of g.
+-- What figures of several studies share: curves over the gradient norm g, densities and what losses
+-- make of g; and which of many values are drawn.
 
+local axes = require "ghm.show.termaxes"
 local sketches = require "ghm.sketches"
+local termplot = require "ghm.show.termplot"
 
 local M = {}
+
+-- The different values of a column, rising.
+function M.distinct(rows, key)
+    local list, seen = {}, {}
+    for _, row in ipairs(rows) do
+        if not seen[row[key]] then
+            seen[row[key]], list[#list + 1] = true, row[key]
+        end
+    end
+    table.sort(list)
+    return list
+end
+
+-- At most `most` values of a list, evenly chosen, first and last among them.
+function M.some(list, most)
+    local picked = {}
+    for k, place in ipairs(axes.some_of(#list, most)) do
+        picked[k] = list[place]
+    end
+    return picked
+end
+
+-- The sides of n cells of width 1.
+function M.sides(n)
+    local list = {}
+    for k = 0, n do
+        list[k + 1] = k
+    end
+    return list
+end
 
 -- The sides of `bins` unit regions.
 function M.edges(bins)
@@ -58,6 +91,22 @@ function M.harmonised(g, density)
         values[i] = own > 0 and norm / own or nil
     end
     return values
+end
+
+-- A density in letters: values per unit of g of `bins` regions; beside the exact one of window eps,
+-- where there is a sketch of the whole.
+function M.terminal(values, bins, whole, eps, mu)
+    local reference
+    if whole then
+        local fine, g = 2 * bins, {}
+        for i = 1, fine do
+            g[i] = (i - 0.5) / fine
+        end
+        reference = { edges = M.edges(fine), values = M.exact_density(whole, g, eps, mu),
+            label = "exact density" }
+    end
+    return termplot.steps { title = ("gradient density GD/N at M = %d"):format(bins), log = true,
+        edges = M.edges(bins), values = values, xlabel = "gradient norm g", reference = reference }
 end
 
 return M

@@ -1,4 +1,4 @@
--- The figures of the study of densities.
+-- The figures of the study of densities, and its answer.
 
 local curves = require "ghm.studies.curves"
 local termplot = require "ghm.show.termplot"
@@ -63,14 +63,10 @@ local function heat_rows(found)
 end
 
 local function heat_figure(found, z, names)
-    local sides = {}
-    for k = 0, #z do
-        sides[k + 1] = k
-    end
     return { title = "Gradient density over the steps", ylabel = "step",
         xlabel = "gradient norm g (grey: no sample)",
-        heat = { x = curves.edges(found.bins), y = sides, z = z, ynames = names, log = true,
-            label = "gradient density GD(g) / N" } }
+        heat = { x = curves.edges(found.bins), y = curves.sides(#z), z = z, ynames = names,
+            log = true, label = "gradient density GD(g) / N" } }
 end
 
 -- How far the spread over regions lies from that of the step before, and of all.
@@ -152,18 +148,8 @@ function M.draw(found, eps)
             x = curves.edges(found.bins), z = z, names = names, log = true, width = 64,
             xlabel = "gradient norm g", label = "GD/N" }
     end
-    local plot = { title = ("gradient density GD/N at M = %d"):format(found.bins), log = true,
-        edges = curves.edges(found.bins), values = density(found.all.R, found.all.N, found.bins),
-        xlabel = "gradient norm g" }
-    if eps and found.whole then
-        local fine, g = 2 * found.bins, {}
-        for i = 1, fine do
-            g[i] = (i - 0.5) / fine
-        end
-        plot.reference = { edges = curves.edges(fine), label = "exact density",
-            values = curves.exact_density(found.whole, g, eps, found.mu) }
-    end
-    return figures, termplot.steps(plot)
+    return figures, curves.terminal(density(found.all.R, found.all.N, found.bins), found.bins,
+        eps and found.whole, eps, found.mu)
 end
 
 -- -- the answer ----------------------------------------------------------------------------------

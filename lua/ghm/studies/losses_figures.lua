@@ -128,7 +128,7 @@ local function cumulative_figure(part)
         ylabel = "share of the gradient", xrange = { 0, 1 }, yrange = { 0, 1 }, series = series }
 end
 
--- The figures of one part (of losses_study.parts): a list of { name, figure }; `overview` holds
+-- The figures of one part (of losses_parts.of): a list of { name, figure }; `overview` holds
 -- them all in small.
 function M.draw(part)
     local whole = not sweep.is_soft(part.calls) and sweep.merged(part.calls) or nil

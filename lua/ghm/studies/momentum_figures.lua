@@ -1,6 +1,8 @@
 -- The figures of the study of momentum, as descriptions for ghm.show.gnuplot.
 
 local calls = require "ghm.studies.calls"
+local curves = require "ghm.studies.curves"
+local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
 local noise = require "ghm.studies.momentum_noise"
 local study = require "ghm.studies.momentum_study"
@@ -22,7 +24,7 @@ local function varying(run, best, key)
     return list
 end
 
--- A value of every step: value(result) of its calls, put together by join (their mean).
+-- A value of every step: the mean of value(result) over its calls.
 local function by_step(trace, value)
     local sums, counts, list = {}, {}, {}
     for _, result in ipairs(trace) do
@@ -68,7 +70,8 @@ local function steps_axis(n)
     return x
 end
 
-local function curves(run, rows, label, value)
+-- A value over the steps of the stream, a line for each of these rows.
+local function streams(run, rows, label, value)
     local series = {}
     for _, i in ipairs(rows) do
         local trace = run.traces[i]
@@ -86,7 +89,7 @@ local function stream_figure(run, best)
     local rows, bins = varying(run, best, "momentum"), run.rows[best].bins
     local function panel(title, value, also)
         local one = { title = title, xlabel = "step of the stream", ordered = true,
-            series = curves(run, rows, momentum_label, value), key = "below" }
+            series = streams(run, rows, momentum_label, value), key = "below" }
         for key, v in pairs(also or {}) do
             one[key] = v
         end
@@ -97,7 +100,7 @@ local function stream_figure(run, best)
         panel("mean weight of a sample", mean_weight(bins), { ylog = true }),
         panel("loss", loss),
         { title = "non-empty regions n", xlabel = "step of the stream", yrange = { 0 },
-            series = curves(run, { best }, momentum_label, non_empty) },
+            series = streams(run, { best }, momentum_label, non_empty) },
     } }
 end
 
@@ -140,26 +143,16 @@ end
 local function lag_figure(run, best)
     local rows, bins = varying(run, best, "momentum"), run.rows[best].bins
     local last = last_call(run.traces[best])
-    local edges, series, R = {}, {}, {}
-    for j = 0, bins do
-        edges[j + 1] = j / bins
-    end
-    local function list(values)
-        local y = {}
-        for j = 1, bins do
-            y[j] = tonumber(values[j - 1])
-        end
-        return y
-    end
+    local series, R, x = {}, {}, {}
     for _, i in ipairs(rows) do
         if run.rows[i].momentum > 0 then
             local result = last_call(run.traces[i])
             series[#series + 1] = { label = ("S, momentum %g"):format(run.rows[i].momentum),
-                style = "steps", x = edges, y = list(result.used) }
+                style = "steps", x = curves.edges(bins), y = harmonise.list(result.used, bins) }
         end
     end
-    local x = {}
-    for j, r in ipairs(list(last.R)) do -- a reference is a line: two points for each region
+    -- a reference is a line: two points for each region
+    for j, r in ipairs(harmonise.list(last.R, bins)) do
         R[#R + 1], R[#R + 2] = r, r
         x[#x + 1], x[#x + 2] = (j - 1) / bins, j / bins
     end
@@ -173,7 +166,7 @@ local function start_figure(run, best)
     local row = run.rows[best]
     return { title = ("Cold start: mean weight of a sample, momentum %g"):format(row.momentum),
         xlabel = "step of the stream", ylabel = "mean beta", ylog = true,
-        series = curves(run, varying(run, best, "start"), function(one)
+        series = streams(run, varying(run, best, "start"), function(one)
             return "start = " .. one.start
         end, mean_weight(row.bins)), marks = { { y = 1 } } }
 end

@@ -1,6 +1,7 @@
 -- The figures of the study of mu, as descriptions for ghm.show.gnuplot.
 
 local batches = require "ghm.batch"
+local curves = require "ghm.studies.curves"
 local sketches = require "ghm.sketches"
 local study = require "ghm.studies.mu_study"
 
@@ -8,31 +9,12 @@ local M = {}
 
 local CURVES, REGIONS, PER_DECADE = 5, 40, 10
 
-local function distinct(rows, key)
-    local list, seen = {}, {}
-    for _, row in ipairs(rows) do
-        if not seen[row[key]] then
-            seen[row[key]], list[#list + 1] = true, row[key]
-        end
-    end
-    table.sort(list)
-    return list, seen
-end
-
 local function names_of(list)
     local names = {}
     for k, value in ipairs(list) do
         names[k] = ("%.3g"):format(value)
     end
     return names
-end
-
-local function sides(n)
-    local list = {}
-    for k = 0, n do
-        list[k + 1] = k
-    end
-    return list
 end
 
 local function place(list, value)
@@ -45,24 +27,22 @@ end
 
 -- How the samples lie over g for every mu.
 local function density_figure(rows, whole, best)
-    local mus, z, g, edges = distinct(rows, "mu"), {}, {}, {}
+    local mus, z, g = curves.distinct(rows, "mu"), {}, {}
     for j = 1, REGIONS do
-        g[j], edges[j], edges[j + 1] = (j - 0.5) / REGIONS, (j - 1) / REGIONS, j / REGIONS
+        g[j] = (j - 0.5) / REGIONS
     end
     for k, mu in ipairs(mus) do
-        z[k] = whole:density(g, 1 / REGIONS, mu)
-        for j, density in ipairs(z[k]) do
-            z[k][j] = density / whole:facts().valid
-        end
+        z[k] = curves.exact_density(whole, g, 1 / REGIONS, mu)
     end
     return { title = ("Density of g by mu (chosen: mu = %g)"):format(best.mu),
-        xlabel = "gradient norm g", ylabel = "mu", heat = { x = edges, y = sides(#mus), z = z,
-            log = true, ynames = names_of(mus), label = "gradient density GD(g) / N" } }
+        xlabel = "gradient norm g", ylabel = "mu", heat = { x = curves.edges(REGIONS),
+            y = curves.sides(#mus), z = z, log = true, ynames = names_of(mus),
+            label = "gradient density GD(g) / N" } }
 end
 
 -- Which (bins, mu) leave betas most nearly right.
 local function grid_figure(rows, best)
-    local mus, bins, z = distinct(rows, "mu"), distinct(rows, "bins"), {}
+    local mus, bins, z = curves.distinct(rows, "mu"), curves.distinct(rows, "bins"), {}
     for k in ipairs(mus) do
         z[k] = {}
     end
@@ -70,23 +50,14 @@ local function grid_figure(rows, best)
         z[place(mus, row.mu)][place(bins, row.bins)] = row.beta_error
     end
     return { title = "Error of beta by bins and mu (framed: the choice)", xlabel = "bins M",
-        ylabel = "mu", heat = { x = sides(#bins), y = sides(#mus), z = z,
+        ylabel = "mu", heat = { x = curves.sides(#bins), y = curves.sides(#mus), z = z,
             xnames = names_of(bins), ynames = names_of(mus), label = "relative error of beta",
             mark = { place(bins, best.bins), place(mus, best.mu) } } }
 end
 
--- Some of a sorted list, first and last among them.
-local function some(list)
-    local n, picked = math.min(#list, CURVES), {}
-    for k = 1, n do
-        picked[k] = list[n > 1 and math.floor((k - 1) * (#list - 1) / (n - 1) + 1.5) or 1]
-    end
-    return picked
-end
-
 -- A loss and its gradient norm over |d|, asked of sketches of one sample each.
 local function losses_figure(rows, beta, value)
-    local mus = some(distinct(rows, "mu"))
+    local mus = curves.some(curves.distinct(rows, "mu"), CURVES)
     local functions = {}
     for k, mu in ipairs(mus) do
         functions[k] = { label = ("ASL1, mu = %.3g"):format(mu), loss = "asl1", norm = "norm",
@@ -180,7 +151,7 @@ function M.draw(rows, whole, best, d, value, beta)
         { name = "contribution", figure = contribution_figure(whole, best, beta, d) },
         { name = "losses", figure = losses_figure(rows, beta, value) },
     }
-    if #distinct(rows, "bins") > 1 and #distinct(rows, "mu") > 1 then
+    if #curves.distinct(rows, "bins") > 1 and #curves.distinct(rows, "mu") > 1 then
         figures[4] = { name = "bins_mu", figure = grid_figure(rows, best) }
     end
     return figures
