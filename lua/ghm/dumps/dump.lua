@@ -174,9 +174,9 @@ end
 
 -- The array of that name, read at the first call and kept until close() or its :free(). Mapped
 -- arrays are read-only and stay valid after close(), but not when someone cuts the file short:
--- reading them then ends the process by SIGBUS (ghm.source's blocks are guarded; a file that is
--- removed or replaced does no harm). Fault "dump": no such array, damaged data, a file that has
--- shrunk.
+-- reading them then ends the process by SIGBUS (the blocks of ghm.dumps.blocks are guarded; a file
+-- that is removed or replaced does no harm). Fault "dump": no such array, damaged data, a file that
+-- has shrunk.
 function File:get(name)
     local entry = self.entries[name] or roles.no_array(self, name)
     local a = self.cache[name]

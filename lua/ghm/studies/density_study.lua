@@ -237,6 +237,31 @@ local function listed(rows, n_steps)
     return list
 end
 
+-- How far each step lies from the one before, and how far it would by chance.
+local function add_step_distances(found)
+    for k = 2, #found.steps do
+        local before, part = found.steps[k - 1], found.steps[k]
+        local row, both = found.rows[#found.rows - #found.steps + k], {}
+        for j, count in ipairs(before.R) do
+            both[j] = count + part.R[j]
+        end
+        row.step_distance = M.distance(before.R, part.R)
+        row.chance = row.step_distance and M.chance(part.R, both)
+    end
+end
+
+-- The error of each row with positives, and the regions of the first one: all samples.
+local function add_calibration(found)
+    for _, row in ipairs(found.rows) do
+        local sketch = found.part_of[row].sketch
+        if sketch and sketch:facts().positive > 0 then
+            local regions, error = M.calibration(sketch, found.bins)
+            row.calibration = error
+            found.calibration = found.calibration or regions
+        end
+    end
+end
+
 -- Everything: { all, groups, levels, classes, steps (lists of parts), rows (M.columns), part_of
 -- (row -> part), listed (rows for a person), whole (a sketch of all, nil for soft targets),
 -- classes_unknown (true where they were asked of a saved sketch), calibration (regions) }. totals:
@@ -273,26 +298,11 @@ function M.of(x, totals)
     local by_step = {}
     for k, part in ipairs(found.steps) do
         by_step[k] = entries(part)
-        local row, before = found.rows[#found.rows - #found.steps + k], found.steps[k - 1]
-        if before then
-            row.step_distance = M.distance(before.R, part.R)
-            local both = {}
-            for j, count in ipairs(before.R) do
-                both[j] = count + part.R[j]
-            end
-            row.chance = row.step_distance and M.chance(part.R, both)
-        end
     end
     metrics.fill({ found.rows[1] }, { by_step }, kinds)
+    add_step_distances(found)
     if hard and x.task == "classification" then
-        for _, row in ipairs(found.rows) do
-            local sketch = found.part_of[row].sketch
-            if sketch and sketch:facts().positive > 0 then
-                local regions, error = M.calibration(sketch, found.bins)
-                row.calibration = error
-                found.calibration = found.calibration or regions
-            end
-        end
+        add_calibration(found)
     end
     return found
 end
