@@ -19,7 +19,7 @@ local M = {}
 local Sketch = {}
 Sketch.__index = Sketch
 
-M.groups = { both = C.GHM_BOTH, negatives = C.GHM_NEGATIVES, positives = C.GHM_POSITIVES }
+local groups = { both = C.GHM_BOTH, negatives = C.GHM_NEGATIVES, positives = C.GHM_POSITIVES }
 
 M.functions = {
     bce = C.GHM_BCE, focal = C.GHM_FOCAL, asl1 = C.GHM_ASL1, smooth_l1 = C.GHM_SMOOTH_L1,
@@ -263,7 +263,7 @@ local function remember(self, key, make)
 end
 
 local function group_of(word)
-    local group = M.groups[word or "both"]
+    local group = groups[word or "both"]
     return group or fault.raise("usage", "group is '%s', expected both, negatives, positives", word)
 end
 

@@ -30,23 +30,23 @@ local function range(first, last, step)
     return list
 end
 
-M.SWEEP = range(2, 65) -- 64 values of M; with few regions a peer that loops over them is fast
-M.GENERAL = 300 -- an M of so many edges that a pass takes no short cut for few
+local SWEEP = range(2, 65) -- 64 values of M; with few regions a peer that loops over them is fast
+local GENERAL = 300 -- an M of so many edges that a pass takes no short cut for few
 M.MOMENTA = { 0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.75, 0.9 }
-M.BOX_BINS = range(5, 80, 5)
-M.BOX_MU = {}
+local BOX_BINS = range(5, 80, 5)
+local BOX_MU = {}
 for k = 0, 15 do
-    M.BOX_MU[k + 1] = 1e-3 * 1000 ^ (k / 15)
+    BOX_MU[k + 1] = 1e-3 * 1000 ^ (k / 15)
 end
-M.MU = harmonise.defaults("regression").mu
-M.EPS = 0.1 -- window of the exact density: one of ten regions
-M.EXACT_MOST = 2e7 -- samples; sorting more takes minutes
+local MU = harmonise.defaults("regression").mu
+local EPS = 0.1 -- window of the exact density: one of ten regions
+local EXACT_MOST = 2e7 -- samples; sorting more takes minutes
 
 -- What bench_check.reference must know: configurations of logits, and of boxes.
 M.class_configurations = { { bins = 10 }, { bins = 30 }, { bins = 2 }, { bins = 65 },
-    { bins = M.GENERAL } }
-M.box_configurations = { { bins = 10, mu = M.MU }, { bins = 30, mu = M.MU },
-    { bins = 5, mu = M.BOX_MU[1] }, { bins = 80, mu = M.BOX_MU[16] } }
+    { bins = GENERAL } }
+M.box_configurations = { { bins = 10, mu = MU }, { bins = 30, mu = MU },
+    { bins = 5, mu = BOX_MU[1] }, { bins = 80, mu = BOX_MU[16] } }
 
 local function wanted(reference, bins, mu)
     for _, c in ipairs(reference) do
@@ -147,7 +147,7 @@ end
 -- A new question to a saved sketch of the 64 M: load it, and what is the loss with 30 regions?
 local function question_case(data, folder)
     local path = folder .. "/saved.sketch"
-    local sketch = sketches.new { bins = M.SWEEP }
+    local sketch = sketches.new { bins = SWEEP }
     sketch:add(data.batch)
     sketch:save(path)
     sketch:free()
@@ -165,12 +165,12 @@ end
 local function exact_case(data, device)
     local loss, density = ffi.new "double[1]", array.new("f8", { data.n })
     local function run()
-        clib.check(C.ghm_exact_density(device, data.batch.c, 1, M.EPS, density.ptr, loss))
+        clib.check(C.ghm_exact_density(device, data.batch.c, 1, EPS, density.ptr, loss))
         return loss[0]
     end
     return { name = "exact", bytes = data.bytes, run = run, check = function()
         run()
-        check.density(data, M.EPS, density.ptr, "exact: the density")
+        check.density(data, EPS, density.ptr, "exact: the density")
     end, keep = density }
 end
 
@@ -205,12 +205,12 @@ function M.all(place)
         gradient_case("ghmc_grad_30", data, 30, device),
         loss_case("ghmr_10", boxes, 10, "GHMR"),
         loss_case("ghmr_30", boxes, 30, "GHMR"),
-        sweep_case("sweep_1", data, { M.GENERAL }, { 0 }),
-        sweep_case("sweep_64", data, M.SWEEP, { 0 }),
-        sweep_case("sweep_64x8", data, M.SWEEP, M.MOMENTA),
-        sweep_case("mu_16x16", boxes, M.BOX_BINS, nil, M.BOX_MU),
+        sweep_case("sweep_1", data, { GENERAL }, { 0 }),
+        sweep_case("sweep_64", data, SWEEP, { 0 }),
+        sweep_case("sweep_64x8", data, SWEEP, M.MOMENTA),
+        sweep_case("mu_16x16", boxes, BOX_BINS, nil, BOX_MU),
         question_case(data, place.folder),
-        data.n <= M.EXACT_MOST and exact_case(data, device) or nil,
+        data.n <= EXACT_MOST and exact_case(data, device) or nil,
     }
     return finish(cases, place)
 end

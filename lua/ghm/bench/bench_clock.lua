@@ -18,8 +18,6 @@ local LEAST = 5e-3 -- a shorter call is repeated until a round takes so long
 local WARM_BELOW = 0.25 -- seconds; a longer call is not hurt by what ran before it
 local SPIN = 30000 -- µs until the idle threads of another process have stopped spinning
 
-M.now = posix.now
-
 M.consumed = 0 -- what timed functions return goes here, so that nothing they do is in vain
 
 -- Seconds that `calls` calls of run() take; run returns a number.
@@ -27,11 +25,11 @@ function M.time(run, calls)
     collectgarbage()
     collectgarbage "stop"
     local ok, result = pcall(function()
-        local begun = M.now()
+        local begun = posix.now()
         for _ = 1, calls do
             M.consumed = M.consumed + run()
         end
-        return M.now() - begun
+        return posix.now() - begun
     end)
     collectgarbage "restart"
     if not ok then

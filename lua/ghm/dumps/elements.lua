@@ -44,7 +44,7 @@ end
 
 -- How elements at this byte of a file, or address, come to the user: "mapped" where they lie, or
 -- "converted" into a copy (byte order, strides, alignment).
-function M.stored(info, offset)
+local function how_stored(info, offset)
     local aligned = offset % array.itemsize[info.dtype] == 0
     return aligned and not info.swapped and not info.strides and "mapped" or "converted"
 end
@@ -142,7 +142,7 @@ end
 -- An entry (as ghm.dumps.dump describes them) for elements that lie uncompressed at a byte of
 -- `file`, a mapfile.
 function M.entry(file, name, info, offset)
-    local stored = M.stored(info, offset)
+    local stored = how_stored(info, offset)
     local function reading(how)
         return function()
             local ptr, owner = file:map(offset, M.span(info) * array.itemsize[info.dtype], name)

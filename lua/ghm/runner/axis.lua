@@ -16,7 +16,7 @@ local text = require "ghm.show.text"
 
 local M = {}
 
-M.MAX_VALUES = 100000
+local MAX_VALUES = 100000
 
 -- Uniform numbers in [0, 1) with 53 random bits: Marsaglia's xorshift128, in 32-bit operations
 -- that have the same result on every machine. seed: an integer from 0 to 2^53.
@@ -71,8 +71,8 @@ local function split(word, separator)
 end
 
 local function limit(opts, word, n)
-    if n > M.MAX_VALUES then
-        refuse(opts, word, ("%.0f values; at most %d are taken"):format(n, M.MAX_VALUES))
+    if n > MAX_VALUES then
+        refuse(opts, word, ("%.0f values; at most %d are taken"):format(n, MAX_VALUES))
     end
 end
 

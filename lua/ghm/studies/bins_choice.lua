@@ -58,10 +58,10 @@ function M.fill(rows, parts, resamplings)
 end
 
 -- Coarser regions are as good while the error of beta is within this factor of the least.
-M.AS_GOOD = 1.1
+local AS_GOOD = 1.1
 -- The same of the share of empty regions, where that is all there is: a share that needs no excuse,
 -- and how much above the least.
-M.ENOUGH, M.SLACK = 0.1, 0.02
+local ENOUGH, SLACK = 0.1, 0.02
 
 -- Position of the row to train with: the coarsest regions whose betas are nearly as right as any.
 -- Finer regions follow the density more closely, but their betas rest on fewer samples; where it
@@ -82,7 +82,7 @@ local function best_of(rows, values, finest)
             least, least_at = values[i], i
         end
     end
-    local limit = finest and math.max(M.ENOUGH, least + M.SLACK) or M.AS_GOOD * least
+    local limit = finest and math.max(ENOUGH, least + SLACK) or AS_GOOD * least
     for _, i in ipairs(eligible) do
         local bins, than = rows[i].bins, best and rows[best].bins
         local better = not best or finest and bins > than or not finest and bins < than
@@ -138,7 +138,7 @@ function M.recommend(rows, resamplings)
         what = ("beta is off by %.0f %% (by counting noise alone %.0f %%), and it is the %s")
             :format(100 * best.beta_error, 100 * best.beta_noise, tried == 1 and only
             or ("coarsest choice within %.0f %% of the least error, %.0f %%%s"):format(
-            100 * (M.AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
+            100 * (AS_GOOD - 1), 100 * errors[least_at], beyond(rows, least_at)))
     end
     local steps = resamplings and resamplings[1] and resamplings[1].steps
     local verdict = bootstrap.among(tried, bootstrap.verdict(best.bins, chosen, steps and #steps))

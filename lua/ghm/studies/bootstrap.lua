@@ -22,10 +22,10 @@ local M = {}
 
 M.seed = 0 -- of what studies draw, where they are not told another: --seed
 M.DRAWS = 200 -- at least: of few steps, so many that BEYOND of them lie outside each end
-M.BEYOND = 5
+local BEYOND = 5
 M.LEVEL = 0.9 -- of an interval
-M.FEWEST = 4 -- steps of which it can be told: no resampled mean lies outside its steps
-M.AS_GOOD = 0.1 -- a value chosen in this share of the draws is as good as the one recommended
+local FEWEST = 4 -- steps of which it can be told: no resampled mean lies outside its steps
+local AS_GOOD = 0.1 -- a value chosen in this share of the draws is as good as the one recommended
 
 function M.uniform(n, seed, draw)
     local out = ffi.new("double[?]", math.max(n, 1))
@@ -104,9 +104,9 @@ end
 
 -- The interval of a number from a list of what draws made of it: low, high; nil for none. n: the
 -- number of steps that were resampled, where these tell of the number; nil where samples were drawn
--- anew, of which there are enough. Of less than M.FEWEST steps there is none.
+-- anew, of which there are enough. Of less than FEWEST steps there is none.
 function M.middle(list, n)
-    if #list > 0 and (not n or n >= M.FEWEST) then
+    if #list > 0 and (not n or n >= FEWEST) then
         local p = M.beyond(n)
         return M.quantile(list, p), M.quantile(list, 1 - p)
     end
@@ -126,7 +126,7 @@ end
 function M.draws(n, opts)
     local count, seed = opts and opts.draws, opts and opts.seed or M.seed
     if not count then
-        count = n < M.FEWEST and M.DRAWS or math.max(M.DRAWS, math.ceil(M.BEYOND / M.beyond(n)))
+        count = n < FEWEST and M.DRAWS or math.max(M.DRAWS, math.ceil(BEYOND / M.beyond(n)))
     end
     return function(_, draw)
         if draw + 1 < count then
@@ -159,7 +159,7 @@ function M.verdict(value, chosen, n)
     end
     table.sort(distinct)
     for _, one in ipairs(distinct) do
-        if one ~= value and times[one] >= M.AS_GOOD * #chosen then
+        if one ~= value and times[one] >= AS_GOOD * #chosen then
             as_good[#as_good + 1] = one
         end
     end

@@ -24,7 +24,7 @@ local M = {}
 M.states = { "shared", "own", "summed" }
 
 -- The training step that a step's name ends in: step_000500.npz -> 500; nil where it has none.
-function M.time(name)
+local function time(name)
     return tonumber((name:gsub("%.%a[%w]*$", ""):match "(%d+)$"))
 end
 
@@ -33,7 +33,7 @@ function M.regions(list, bins, mu)
     for _, call in ipairs(list) do
         local step = steps[#steps]
         if not step or step.of ~= call.step then
-            step = { of = call.step, name = call.step.name, time = M.time(call.step.name) }
+            step = { of = call.step, name = call.step.name, time = time(call.step.name) }
             steps[#steps + 1] = step
         end
         local R, L = call.sketch:regions(bins, mu)

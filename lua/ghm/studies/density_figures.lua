@@ -5,7 +5,7 @@ local termplot = require "ghm.show.termplot"
 
 local M = {}
 
-M.EXTREME = 4 -- classes drawn: those whose densities lie farthest from that of all
+local EXTREME = 4 -- classes drawn: those whose densities lie farthest from that of all
 local ROWS = 48 -- of a heat map: of more steps, neighbours are added up
 
 -- Share of the samples per unit of g, region by region.
@@ -95,11 +95,11 @@ local function classes_figure(found)
         return a.distance > b.distance
     end)
     local series = { steps_of(found.all, found.bins, { colour = 7, label = "all" }) }
-    for k = 1, math.min(M.EXTREME, #rows) do
+    for k = 1, math.min(EXTREME, #rows) do
         series[k + 1] = steps_of(found.part_of[rows[k]], found.bins, { colour = k })
     end
     local what = found.task == "regression" and "columns" or "classes"
-    return figure_of(("Gradient density of the %s%s"):format(what, #rows > M.EXTREME
+    return figure_of(("Gradient density of the %s%s"):format(what, #rows > EXTREME
         and " farthest from all" or ""), series)
 end
 
@@ -113,12 +113,12 @@ local function levels_figure(found)
     return figure
 end
 
-M.ENOUGH = 10 -- samples of a region that make a point of the calibration
+local ENOUGH = 10 -- samples of a region that make a point of the calibration
 
 local function calibration_figure(found)
     local points = { label = "regions of p", style = "linespoints", x = {}, y = {} }
     for _, region in ipairs(found.calibration) do
-        if region.n >= M.ENOUGH then
+        if region.n >= ENOUGH then
             points.x[#points.x + 1], points.y[#points.y + 1] = region.predicted, region.observed
         end
     end
@@ -225,7 +225,7 @@ local function parts_line(found)
     if error then
         local worst
         for _, region in ipairs(found.calibration) do
-            local off = region.n >= M.ENOUGH and math.abs(region.predicted - region.observed)
+            local off = region.n >= ENOUGH and math.abs(region.predicted - region.observed)
             worst = off and (not worst or off > worst.off) and { off = off, region = region }
                 or worst
         end

@@ -138,7 +138,7 @@ function M.distance(R, S)
     return math.sqrt(math.max(divergence, 0) / 2 / math.log(2))
 end
 
-M.CHANCE_DRAWS = 99 -- the 95th of them has 5 of the 100 places for one more beyond it
+local CHANCE_DRAWS = 99 -- the 95th of them has 5 of the 100 places for one more beyond it
 
 -- The distance that these samples would have from others by chance (in one case of twenty more),
 -- were they any of all: what they have when as many of all are drawn blindly (a permutation test).
@@ -149,7 +149,7 @@ function M.chance(R, all, from_all)
     for _, count in ipairs(R) do
         n = n + count
     end
-    for draw = 1, M.CHANCE_DRAWS do
+    for draw = 1, CHANCE_DRAWS do
         local drawn, others = bootstrap.divide(all, n, bootstrap.seed, draw), {}
         for j, count in ipairs(drawn) do
             others[j] = all[j] - count
@@ -222,15 +222,15 @@ local function short_name(name)
     return digits and ("%d"):format(digits) or name
 end
 
-M.LISTED = 24 -- steps of a long stream that a table for people shows, evenly chosen
+local LISTED = 24 -- steps of a long stream that a table for people shows, evenly chosen
 
 local function listed(rows, n_steps)
     local list, first = {}, #rows - n_steps
     for i, row in ipairs(rows) do
         local k = i - first -- a step is shown where the number of those shown moves on
-        if row.kind ~= "step" or n_steps <= M.LISTED or k == 1
-            or math.floor((k - 1) * (M.LISTED - 1) / (n_steps - 1))
-            > math.floor((k - 2) * (M.LISTED - 1) / (n_steps - 1)) then
+        if row.kind ~= "step" or n_steps <= LISTED or k == 1
+            or math.floor((k - 1) * (LISTED - 1) / (n_steps - 1))
+            > math.floor((k - 2) * (LISTED - 1) / (n_steps - 1)) then
             list[#list + 1] = row
         end
     end

@@ -17,9 +17,9 @@ local nearest = require "ghm.nearest"
 
 local M = {}
 
-M.REACH = 6 -- pairs up to so many calls apart: beyond, a rate has wandered off for good
-M.ROUNDS = 4 -- of weighing pairs by what the round before expects of them
-M.AS_GOOD = 1.1 -- an error this much larger than the least is as good
+local REACH = 6 -- pairs up to so many calls apart: beyond, a rate has wandered off for good
+local ROUNDS = 4 -- of weighing pairs by what the round before expects of them
+local AS_GOOD = 1.1 -- an error this much larger than the least is as good
 
 -- When each step was taken: the training steps in their names where all have one and they rise,
 -- else 1, 2, 3, ... Returns the list, and training steps from one to the next, nil where unknown.
@@ -61,7 +61,7 @@ local function pairs_by_step(counts, times)
     local list = {}
     for a = 1, #times do
         list[a] = {}
-        for b = a + 1, math.min(a + M.REACH, #times) do
+        for b = a + 1, math.min(a + REACH, #times) do
             local both = (counts[a] or 0) + (counts[b] or 0)
             if counts[a] and counts[b] and both > 0 then
                 local square = ((counts[a] - counts[b]) * 2 / both) ^ 2
@@ -79,7 +79,7 @@ end
 -- order: steps whose pairs count, all where nil.
 local function fit(by_step, order)
     local found = { scatter = 0, drift = 0, scatter_alone = 0, drift_alone = 0 }
-    for _ = 1, M.ROUNDS do
+    for _ = 1, ROUNDS do
         local w, wg, wgg, we, wge = 0, 0, 0, 0, 0
         local scatter, drift = math.max(found.scatter, 0), math.max(found.drift, 0)
         for k = 1, order and #order or #by_step do
@@ -185,7 +185,7 @@ function M.recommend(steps, bins, sharing, momenta)
     local verdict = bootstrap.among(#momenta, bootstrap.choice(value, #steps, function(order)
         return M.best(resampled(order), momenta)
     end))
-    local limit = M.AS_GOOD * M.error(noise, value)
+    local limit = AS_GOOD * M.error(noise, value)
     for _, m in ipairs(momenta) do
         if m ~= value and M.error(noise, m) <= limit and not nearest.is_one_of(m, verdict.as_good)
         then

@@ -151,14 +151,14 @@ function M.run(task, steps, configurations, progress)
 end
 
 -- How much nearer S must come to the counts it meets next before an earlier choice is left.
-M.SLACK = 0.1
+local SLACK = 0.1
 
 -- The position, among these rows, of the one whose S is nearest to the counts it meets next.
 local function nearest(run, among, order)
     local best, least
     for _, i in ipairs(among) do
         local ahead = metrics.of(run.parts[i], "ahead", M.kinds.ahead, order) or 0
-        if not best or ahead < (1 - M.SLACK) * least then
+        if not best or ahead < (1 - SLACK) * least then
             best, least = i, ahead
         end
     end

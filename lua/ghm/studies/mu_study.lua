@@ -14,7 +14,7 @@ local text = require "ghm.show.text"
 local M = {}
 
 -- g of the wanted quantile: where it is to lie, and from where to where is as good.
-M.TARGET, M.LEAST, M.MOST = 0.6, 0.5, 0.7
+local TARGET, LEAST, MOST = 0.6, 0.5, 0.7
 
 M.columns = { "mu", "g_quantile", "d_last", "last_share", "asl1", "smooth_l1" }
 for _, column in ipairs(bins_study.columns) do
@@ -22,8 +22,8 @@ for _, column in ipairs(bins_study.columns) do
 end
 
 -- Where |d| is cut, so that its quantiles and contributions are exact there: 40 to a decade, from
--- M.LOWEST on. Errors below that are none.
-M.LOWEST = 1e-6
+-- LOWEST on. Errors below that are none.
+local LOWEST = 1e-6
 function M.knots()
     local list = {}
     for k = -240, 120 do
@@ -153,21 +153,21 @@ end
 
 -- The mu to train with, as a recommendation (see experiment.lua). d, list: of M.quantiles.
 function M.recommend(d, list, q)
-    local value, mus, inside = tidy(M.mu_at(d, M.TARGET)), {}, 0
+    local value, mus, inside = tidy(M.mu_at(d, TARGET)), {}, 0
     for k, other in ipairs(list) do
-        mus[k] = M.mu_at(other, M.TARGET)
-        local least, most = M.mu_at(other, M.MOST), M.mu_at(other, M.LEAST)
+        mus[k] = M.mu_at(other, TARGET)
+        local least, most = M.mu_at(other, MOST), M.mu_at(other, LEAST)
         inside = inside + (value >= least and value <= most and 1 or 0)
     end
     local verdict = bootstrap.verdict(value, mus, list.steps)
     verdict.key, verdict.share = "mu", #list > 0 and inside / #list or nil
-    verdict.as_good = json.array { tidy(M.mu_at(d, M.MOST)), tidy(M.mu_at(d, M.LEAST)) }
+    verdict.as_good = json.array { tidy(M.mu_at(d, MOST)), tidy(M.mu_at(d, LEAST)) }
     verdict.reason = ("mu = %g puts the %g-quantile of |d|, %.3g, at g = %g"):format(value, q, d,
-        M.TARGET)
-    if d < 1.001 * M.LOWEST then -- the edge is a float
+        TARGET)
+    if d < 1.001 * LOWEST then -- the edge is a float
         verdict.reason = ("the %g-quantile of |d| is 0, so no mu puts it at g = %g: are boxes with "
             .. "no error, as of ignored ones, among the samples? A weight of 0 leaves them out, "
-            .. "--quantile chooses another"):format(q, M.TARGET)
+            .. "--quantile chooses another"):format(q, TARGET)
         verdict.as_good = json.array {}
     end
     return verdict
@@ -212,7 +212,7 @@ function M.answer(verdict, advice, best)
         verdict.low, verdict.high) or "Of so few steps the quantile's own uncertainty is not known"
     return {
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
-            verdict.as_good[1], verdict.as_good[2], M.MOST, M.LEAST),
+            verdict.as_good[1], verdict.as_good[2], MOST, LEAST),
         ("%s; at mu = %g the last of %d regions begins at |d| = %.3g and holds %.0f %%; M = %d, "
             .. "%s."):format(sure, best.mu, best.bins, best.d_last, 100 * best.last_share,
             best.bins, bootstrap.words(advice)),

@@ -12,12 +12,12 @@ local text = require "ghm.show.text"
 
 local M = {}
 
-M.INFLATED = 1.1 -- a first hit's beta, over what its own count would make it
-M.FLICKER = 1.1 -- n of a call over that of the call before
-M.SATURATED = 0.5 -- share of the samples in the last region
-M.DROWNED = 3 -- mean beta of one level over another's
-M.CROWDED = 0.5 -- share of the rows that have a class
-M.SPARSE = 2 -- training steps from one dumped step to the next
+local INFLATED = 1.1 -- a first hit's beta, over what its own count would make it
+local FLICKER = 1.1 -- n of a call over that of the call before
+local SATURATED = 0.5 -- share of the samples in the last region
+local DROWNED = 3 -- mean beta of one level over another's
+local CROWDED = 0.5 -- share of the rows that have a class
+local SPARSE = 2 -- training steps from one dumped step to the next
 
 local function region_text(trace, j)
     return ("region %d (g from %.3g)"):format(j + 1, j / trace.config.bins)
@@ -64,12 +64,12 @@ end
 -- A state that starts at 0 moves only by 1 - m at a region's first hit. Corrected, it is the mean
 -- of the calls so far.
 function M.cold_start(trace)
-    local m, worst, hits, firsts = trace.config.momentum, M.INFLATED, 0, 0
+    local m, worst, hits, firsts = trace.config.momentum, INFLATED, 0, 0
     each_hit(trace, function(result, j, R, since)
         local inflation = R / result.used[j]
         if not since then
             firsts = firsts + 1
-            hits = hits + (inflation > M.INFLATED and 1 or 0)
+            hits = hits + (inflation > INFLATED and 1 or 0)
             worst = math.max(worst, inflation)
         end
     end)
@@ -149,7 +149,7 @@ function M.flickering_n(trace)
         end
         last[key] = result
     end
-    if trace.config.divide == "nonempty" and worst.ratio > M.FLICKER then
+    if trace.config.divide == "nonempty" and worst.ratio > FLICKER then
         return warning("flickering_n", "the number of non-empty regions changes in %d of %d "
             .. "successive calls, at %s from %d to %d, which alone rescales every beta by %.3g. "
             .. "divide=all or fewer bins.", changed, pairs_of, worst.name, worst.from, worst.to,
@@ -163,7 +163,7 @@ function M.saturated_last_region(trace)
     for _, result in ipairs(trace) do
         last, all = last + tonumber(result.R[bins - 1]), all + result.samples
     end
-    if trace.task == "regression" and bins > 1 and last > M.SATURATED * all then
+    if trace.task == "regression" and bins > 1 and last > SATURATED * all then
         return warning("saturated_last_region", "%.0f %% of the samples lie in the last region, "
             .. "|d| from %.3g: with mu = %g their errors are not told apart. A larger mu; "
             .. "%s finds one.", 100 * last / all,
@@ -207,7 +207,7 @@ function M.drowned_level(trace)
             most = (not most or level.beta > most.beta) and level or most
         end
     end
-    if least and most.beta > M.DROWNED * least.beta then
+    if least and most.beta > DROWNED * least.beta then
         return warning("drowned_level", "samples of %s weigh %.3g on average, those of %s %.3g "
             .. "(%.3g times less), as the calls of a step are %s. momentum=0%s weighs them alike.",
             most.name, most.beta, least.name, least.beta, most.beta / least.beta,
@@ -220,7 +220,7 @@ end
 -- The steps of a dump are further apart than the calls of a training run: what is between them
 -- looks like drift of one call. every: training steps from one to the next, on average.
 function M.sparse_stream(trace, every)
-    if trace.config.momentum > 0 and every and every > M.SPARSE then
+    if trace.config.momentum > 0 and every and every > SPARSE then
         return warning("sparse_stream", "the dumped steps are %.3g training steps apart, on "
             .. "average; one dumped step is one call here, so lag and spread are those of a run "
             .. "that drifts as much faster. Dump successive steps to see yours.", every)
@@ -248,7 +248,7 @@ function M.labels(list)
         rows = rows + call.facts.valid / call.shape[#call.shape]
         positive = positive + call.facts.positive
     end
-    if positive > M.CROWDED * rows and positive < rows then
+    if positive > CROWDED * rows and positive < rows then
         return warning("labels", "%.1f %% of the rows have a class. If 0 is the background in "
             .. "'%s', say labels=one_based.", 100 * positive / rows, list[1].names.labels)
     end
