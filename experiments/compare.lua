@@ -29,7 +29,7 @@ ghm.cli.main({
         print(ghm.json.encode({ settings = ghm.json.array(found.settings),
             results = ghm.json.array(rows), tripped = ghm.json.array(tripped) }, { indent = 2 }))
     elseif args.csv ~= "-" and not args.quiet then
-        print(comparing.text(found))
+        print(ghm.compared.text(found))
     end
     if args.csv then
         ghm.csv.write(args.csv, rows, columns)

@@ -13,10 +13,6 @@ local text = require "ghm.show.text"
 
 local M = {}
 
-local function letter(k)
-    return string.char(64 + k)
-end
-
 -- What made a run's numbers: name -> { shown, same }, texts; equal where `same` is.
 local function settings_of(run, facts)
     local settings = {}
@@ -167,9 +163,9 @@ local function settings_that_differ(list, all)
     for _, one in ipairs(list) do
         for name in pairs(one.settings) do
             local row, differs = { setting = name }, false
-            for k, other in ipairs(list) do
+            for _, other in ipairs(list) do
                 local setting = other.settings[name] or { shown = "", same = "" }
-                row[letter(k)] = setting.shown
+                row[other.letter] = setting.shown
                 differs = differs or setting.same ~= (list[1].settings[name] or {}).same
             end
             if not seen[name] and (differs or all) then
@@ -184,8 +180,8 @@ local function settings_that_differ(list, all)
     return rows
 end
 
--- dirs -> { runs, settings, columns, ends_differ (of intervals), matched, alone, axes };
--- all: also what does not differ.
+-- dirs -> { runs (each with its letter), settings, columns, ends_differ (of intervals), matched,
+-- alone, axes }; all: also what does not differ.
 function M.compare(dirs, out, all)
     if #dirs < 2 or #dirs > 26 then
         fault.raise("usage", "expected the folders of two or more runs, at most 26, not %d", #dirs)
@@ -193,6 +189,7 @@ function M.compare(dirs, out, all)
     local list = {}
     for k, dir in ipairs(dirs) do
         list[k] = open(dir, out)
+        list[k].letter = string.char(64 + k)
     end
     local axes = common_axes(list)
     local matched, alone = match(list, axes)
@@ -216,64 +213,6 @@ function M.compare(dirs, out, all)
         matched = matched, alone = alone, axes = axes }
 end
 
-local function percent(x)
-    return x == 0 and "=" or x and ("%+.3g %%"):format(100 * x) or ""
-end
-
--- What M.compare found, for a terminal.
-function M.text(found)
-    local n, single = #found.runs, #found.matched == 1
-    local parts, shown = {}, { "setting" }
-    for k, one in ipairs(found.runs) do
-        parts[#parts + 1] = ("%s  %s"):format(letter(k), one.run.dir)
-        shown[k + 1] = letter(k)
-    end
-    parts[#parts + 1] = ""
-    parts[#parts + 1] = #found.settings > 0 and text.table(found.settings, shown)
-        or "the settings are the same\n"
-    shown = { "column" }
-    local rows = {}
-    for k = 1, n do
-        shown[#shown + 1] = { key = "mean" .. k, title = letter(k), format = "%.6g" }
-    end
-    for k = 2, n do
-        shown[#shown + 1] = { key = "change" .. k, title = n == 2 and "change"
-            or ("%s against A"):format(letter(k)), align = "right" }
-    end
-    if not single then
-        shown[#shown + 1] = { key = "largest", title = "largest", align = "right" }
-        shown[#shown + 1] = { key = "at", title = "at" }
-    end
-    local held = false
-    for r, column in ipairs(found.columns) do
-        held = held or column.held > 0
-        rows[r] = { column = column.column, at = column.at, largest = percent(column.largest),
-            apart = column.held > 0 and ("%d of %d"):format(column.apart, column.held) or "" }
-        for k = 1, n do
-            rows[r]["mean" .. k], rows[r]["change" .. k] = column.mean[k], percent(column.change[k])
-        end
-    end
-    shown[#shown + 1] = held and { key = "apart", align = "right" } or nil
-    local over = single and "" or text.count(#found.matched, "configuration", true)
-        .. " that all runs have"
-    local told, level = {}, 100 * bootstrap.LEVEL
-    if #rows == 0 then
-        told[1] = ("the results are the same%s%s"):format(single and "" or " in the " .. over,
-            found.ends_differ and (", but for their %g %% intervals"):format(level) or "")
-    else
-        parts[#parts + 1] = text.table(rows, shown)
-        told[1] = not single and "means over " .. over or nil
-        told[#told + 1] = held and ("apart: %g %% intervals that do not meet A's"):format(level)
-            or nil
-    end
-    if found.alone > 0 then
-        told[#told + 1] = ("%s of some runs %s not in all"):format(
-            text.count(found.alone, "row", true), found.alone == 1 and "is" or "are")
-    end
-    parts[#parts + 1] = told[1] and table.concat(told, "; ")
-    return table.concat(parts, "\n")
-end
-
 -- Where a condition holds: list of { run = "B", name, dir }, for every run but A.
 function M.tripped(found, source)
     local holds, columns = condition.parse(source)
@@ -294,7 +233,7 @@ function M.tripped(found, source)
                 return number(entry.rows[at][name]) or 0 / 0
             end)
             if tripped then
-                list[#list + 1] = { run = letter(k), name = entry.name,
+                list[#list + 1] = { run = found.runs[k].letter, name = entry.name,
                     dir = found.runs[k].run.dir }
             end
         end
@@ -310,21 +249,22 @@ function M.rows(found)
         for _, entry in ipairs(found.matched) do
             local row = { column = column.column, configuration = entry.name }
             for k in ipairs(found.runs) do
-                local low, high = bootstrap.fields(letter(k))
+                local name = found.runs[k].letter
+                local low, high = bootstrap.fields(name)
                 local a, b = number(entry.rows[1][column.column]),
                     number(entry.rows[k][column.column])
-                row[letter(k)] = b
+                row[name] = b
                 row[low], row[high] = interval(entry.rows[k], column.column)
-                row["change_" .. letter(k)] = k > 1 and change(a, b) or nil
+                row["change_" .. name] = k > 1 and change(a, b) or nil
             end
             rows[#rows + 1] = row
         end
     end
     local columns = { "column", "configuration" }
-    for k in ipairs(found.runs) do
-        local low, high = bootstrap.fields(letter(k))
-        columns[#columns + 1], columns[#columns + 2], columns[#columns + 3] = letter(k), low, high
-        columns[#columns + 1] = k > 1 and "change_" .. letter(k) or nil
+    for k, one in ipairs(found.runs) do
+        columns[#columns + 1] = one.letter
+        columns[#columns + 1], columns[#columns + 2] = bootstrap.fields(one.letter)
+        columns[#columns + 1] = k > 1 and "change_" .. one.letter or nil
     end
     return rows, columns
 end
