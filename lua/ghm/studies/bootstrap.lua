@@ -186,7 +186,7 @@ function M.choice(value, n, choose, opts)
 end
 
 -- A verdict in words: "chosen in 86 % of the resamplings; 25 and 35 are as good".
-function M.words(verdict, format)
+function M.words(verdict)
     if verdict.only then
         return "the only choice tried"
     elseif not verdict.share then
@@ -194,7 +194,7 @@ function M.words(verdict, format)
     end
     local list = {}
     for i, value in ipairs(verdict.as_good) do
-        list[i] = (format or "%g"):format(value)
+        list[i] = ("%g"):format(value)
     end
     local last = table.remove(list)
     local others = last and (#list > 0 and table.concat(list, ", ") .. " and " .. last or last)
@@ -203,8 +203,8 @@ function M.words(verdict, format)
 end
 
 -- The same as a sentence of its own.
-function M.sentence(verdict, format)
-    local words = M.words(verdict, format)
+function M.sentence(verdict)
+    local words = M.words(verdict)
     return words:sub(1, 1):upper() .. words:sub(2) .. "."
 end
 

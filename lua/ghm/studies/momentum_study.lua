@@ -211,9 +211,12 @@ function M.recommend(run, momenta)
     if not verdicts[row.state] then
         return { best = best, verdicts = {} }
     end
-    verdicts[row.state].key = "momentum"
-    local found = { best = best, noise = noises[row.state], verdicts = { verdicts[row.state] } }
-    local chosen = {}
+    local measured, momentum = noises[row.state], verdicts[row.state]
+    momentum.key = "momentum"
+    momentum.reason = ("relative variance of a region's count: counting (1/R) %.3g, differences "
+        .. "between batches %.3g, drift %.2g per %s"):format(measured.counting, measured.scatter,
+        measured.drift, measured.every and "training step" or "step")
+    local found, chosen = { best = best, noise = measured, verdicts = { momentum } }, {}
     for _, order in bootstrap.draws(#run.steps) do
         chosen[#chosen + 1] = nearest(run, among, order)
     end
@@ -243,9 +246,6 @@ function M.answer(run, found)
             .. "order." }
     end
     local measured, row, verdict = found.noise, run.rows[found.best], found.verdicts[1]
-    verdict.reason = ("relative variance of a region's count: counting (1/R) %.3g, differences "
-        .. "between batches %.3g, drift %.2g per %s"):format(measured.counting, measured.scatter,
-        measured.drift, measured.every and "training step" or "step")
     local words = row.momentum > 0 and (" start=%s empty=%s"):format(row.start, row.empty) or ""
     words = words .. (#run.steps[1] > 1 and " state=" .. row.state or "")
     return {
