@@ -181,6 +181,16 @@ local function tell(message)
     io.stderr:write(screen.is_live() and "\r\27[K" or "", "error: ", message, "\n") -- no bar
 end
 
+-- The names of steps that were refused for what was told of the first of them.
+local function tell_others(names)
+    local others = { unpack(names, 2, 1 + LISTED) }
+    local left = #names - 1 - #others
+    if #others > 0 then
+        tell(("as with %s, so with %s%s"):format(names[1], table.concat(others, ", "),
+            left > 0 and (" and %d more"):format(left) or ""))
+    end
+end
+
 -- Calls visit(step, batches) for every step in order; the batches are good until it returns. A step
 -- that is refused is left out, the rest goes on; when all are refused, that is thrown. Why is told
 -- on stderr at once, what holds for many steps only once. While a step is visited the system reads
@@ -222,12 +232,7 @@ function Source:each(visit)
             #self.steps)
     end
     for _, reason in ipairs(first_told) do
-        local first, others = told[reason][1], { unpack(told[reason], 2, 1 + LISTED) }
-        local left = #told[reason] - 1 - #others
-        if #others > 0 then
-            tell(("as with %s, so with %s%s"):format(first, table.concat(others, ", "),
-                left > 0 and (" and %d more"):format(left) or ""))
-        end
+        tell_others(told[reason])
     end
 end
 

@@ -13,6 +13,7 @@ local harmonise = require "ghm.harmonise"
 local metrics = require "ghm.studies.metrics"
 local nearest = require "ghm.nearest"
 local sketches = require "ghm.sketches"
+local sweep = require "ghm.studies.sweep"
 
 local M = {}
 
@@ -267,9 +268,8 @@ end
 -- classes_unknown (true where they were asked of a saved sketch), calibration (regions) }. totals:
 -- of M.collect.
 function M.of(x, totals)
-    local hard, first, calls_of = true, {}, {}
+    local hard, first, calls_of = not sweep.is_soft(x.calls), {}, {}
     for _, call in ipairs(x.calls) do
-        hard = hard and not call.sketch:is_soft()
         calls_of[call.step] = (calls_of[call.step] or 0) + 1
         first[call] = calls_of[call.step]
     end

@@ -16,6 +16,7 @@ local harmonise = require "ghm.harmonise"
 local losses = require "ghm.losses"
 local metrics = require "ghm.studies.metrics"
 local sketches = require "ghm.sketches"
+local sweep = require "ghm.studies.sweep"
 
 local M = {}
 
@@ -247,10 +248,7 @@ end
 -- samples in FINE regions), and for GHM weighted and base, whose ratio is the beta of each unit
 -- region over the stream }. calls: as of sweep.read, { step, sketch }, in order.
 function M.rows(calls, list)
-    local soft, rows, parts, details = false, {}, {}, {}
-    for _, call in ipairs(calls) do
-        soft = soft or call.sketch:is_soft()
-    end
+    local soft, rows, parts, details = sweep.is_soft(calls), {}, {}, {}
     for _, loss in ipairs(list) do
         if not soft or answers_soft(loss) then
             local state = loss.config and harmonise.new(loss.task, loss.config)

@@ -120,7 +120,7 @@ end
 -- Whether some call has soft targets, which have no key.
 function M.is_soft(calls)
     for _, call in ipairs(calls) do
-        if call.facts.soft > 0 then
+        if call.sketch:is_soft() then
             return true
         end
     end
