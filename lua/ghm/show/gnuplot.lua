@@ -234,8 +234,8 @@ local function heat_parts(figure, blocks)
     return { ("data index %d %s"):format(#blocks - 1, heats.style) }, x, y, y, { low, high }
 end
 
--- Adds the commands of one plot to `commands` and its data to `blocks`. points: its
--- width; font: its title's size. Whether anything is drawn.
+-- Adds the commands of one plot to `commands` and its data to `blocks`. key: the command for its
+-- legend; points: its width; font: its title's size. Whether anything is drawn.
 local function one_plot(figure, blocks, commands, key, points, font)
     local function add(...)
         commands[#commands + 1] = "    " .. (...):format(select(2, ...))
@@ -251,8 +251,8 @@ local function one_plot(figure, blocks, commands, key, points, font)
     add("set ylabel %s noenhanced", quoted(figure.ylabel or ""))
     title_line(add, text.one_line(figure.title or ""), points, font)
     mark_lines(add, figure.marks)
-    add("%s", keys[key])
-    if key == "below" then
+    add("%s", key)
+    if key == keys.below then
         add("set bmargin %d", 5 + legend_rows(figure.series, points))
     end
     if colours then
@@ -277,19 +277,19 @@ local function script(figure, blocks, formats)
         width = figure.width or 430 * columns
         local legend = legend_rows(figure.panels[1].series or {}, width)
         height = figure.height or 290 * rows + 20 * legend
-        keys.shared = keys.below:gsub("horizontal", "vertical maxrows " .. legend)
+        local below = keys.below:gsub("horizontal", "vertical maxrows " .. legend)
         commands[1] = ("    set multiplot layout %d,%d title %s font ',15' noenhanced \\\n"
             .. "        margins char 9, char 3, char %g, char 5 spacing char 11, char 7"):format(
             rows, columns, quoted(figure.title or ""), 5 + 1.3 * legend)
         for i, panel in ipairs(figure.panels) do
-            local shared = i == 1 and panel.series and #panel.series > 1 and "shared" or "none"
-            local key = (panel.key or ""):find "^inside" and panel.key or shared
+            local shared = i == 1 and panel.series and #panel.series > 1 and below or keys.none
+            local key = (panel.key or ""):find "^inside" and keys[panel.key] or shared
             drawn = one_plot(panel, blocks, commands, key, width / columns - 100, 13) or drawn
         end
         commands[#commands + 1] = "    unset multiplot"
     else
-        drawn = one_plot(figure, blocks, commands, figure.heat and "none"
-            or figure.key or "outside right", width - 70, 15)
+        local key = keys[figure.heat and "none" or figure.key or "outside right"]
+        drawn = one_plot(figure, blocks, commands, key, width - 70, 15)
     end
     return ([[
 # Draws the .tsv file beside this script: gnuplot THIS_FILE.gp, from any folder.
