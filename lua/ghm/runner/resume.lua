@@ -54,26 +54,20 @@ end
 -- One setting in which a run differs: the first, by its name; nil where two agree.
 -- a, b: of M.settings; what_a and what_b name them in the message.
 function M.difference(a, b, what_a, what_b)
-    local parts = { { "", "keys" }, { "--", "options" }, { "", "" } }
-    for _, part in ipairs(parts) do
-        local one = part[2] == "" and { dumps = a.dumps } or a[part[2]]
-        local two = part[2] == "" and { dumps = b.dumps } or b[part[2]]
-        local names = {}
-        for name in pairs(one) do
-            names[name] = true
+    for _, part in ipairs { { "", a.keys, b.keys }, { "--", a.options, b.options },
+        { "", { dumps = a.dumps }, { dumps = b.dumps } } } do
+        local dashes, one, two = unpack(part)
+        local names = {} -- one that both have comes twice
+        for _, settings in ipairs { one, two } do
+            for name in pairs(settings) do
+                names[#names + 1] = name
+            end
         end
-        for name in pairs(two) do
-            names[name] = true
-        end
-        local sorted = {}
-        for name in pairs(names) do
-            sorted[#sorted + 1] = name
-        end
-        table.sort(sorted)
-        for _, name in ipairs(sorted) do
-            local skip = part[2] == "options" and not M.matters(name)
-            if not skip and told(one[name]) ~= told(two[name]) then
-                return ("%s%s is %s in %s, %s in %s"):format(part[1], (name:gsub("_", "-")),
+        table.sort(names)
+        for _, name in ipairs(names) do
+            local counts = dashes == "" or M.matters(name)
+            if counts and told(one[name]) ~= told(two[name]) then
+                return ("%s%s is %s in %s, %s in %s"):format(dashes, (name:gsub("_", "-")),
                     told(one[name]), what_a, told(two[name]), what_b)
             end
         end
