@@ -91,13 +91,12 @@ local function match(list, axes)
     local matched, alone = {}, 0
     for _, row in ipairs(list[1].rows) do
         local name = row_name(row, axes)
-        local entry = { name = name, rows = {} }
+        local entry, everywhere = { name = name, rows = {} }, true
         for k, one in ipairs(list) do
             entry.rows[k] = one.by_name[name]
+            everywhere = everywhere and entry.rows[k] ~= nil
         end
-        if #entry.rows == #list then
-            matched[#matched + 1] = entry
-        end
+        matched[#matched + 1] = everywhere and entry or nil
     end
     for _, one in ipairs(list) do
         alone = alone + #one.rows - #matched
