@@ -38,8 +38,6 @@ function M.uniform(seed)
     end
 end
 
-M.number = number -- for options.lua
-
 -- The number a person would have typed: 0:1:0.1 meets 0.3, not 0.30000000000000004.
 local function clean(x)
     return tonumber(("%.15g"):format(x))

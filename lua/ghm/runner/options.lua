@@ -1,10 +1,10 @@
 -- The options of a script and its help, by lua-argparse; cli.lua is what scripts use.
 
 local argparse = require "argparse"
-local axis = require "ghm.runner.axis"
 local called = require "ghm.runner.called"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
+local number = require "ghm.number"
 local shards = require "ghm.runner.shards"
 local text = require "ghm.show.text"
 
@@ -17,7 +17,7 @@ local WIDTH, MARGIN = 80, 27 -- of the help: its lines, and where descriptions b
 
 local function whole(least, what)
     return function(word)
-        local x = axis.number(word)
+        local x = number(word)
         if x and x >= least and x <= 2 ^ 53 and x == math.floor(x) then
             return x
         end
