@@ -60,7 +60,7 @@ end
 
 function TestCompare:runs(...)
     for k, more in ipairs { ... } do
-        self.place:fine("sweep_bins", ("%s -o %s %s"):format(words, ("abc"):sub(k, k), more))
+        self.place:fine("sweep_bins", ("%s -o %s %s"):format(words, ("abcd"):sub(k, k), more))
     end
 end
 
@@ -99,6 +99,16 @@ function TestCompare:test_equal_runs_say_so()
     end
     lu.assertStrMatches(self.place:fine("compare", "1/latest 2/latest"),
         same .. ", but for their 90 %% intervals")
+end
+
+function TestCompare:test_rows_that_not_all_runs_have_are_counted()
+    self:runs("", "loss_weight=2", "", "")
+    self.place:fine("sweep_bins", "bins=10 --plot none -q -o few")
+    for _, order in ipairs { "a b c d few", "a few b c d", "a b few c d" } do
+        local out = self.place:fine("compare", (order:gsub("%w+", "%0/latest")))
+        lu.assertStrContains(out, "; 4 rows of some runs are not in all")
+        lu.assertStrContains(out, "\nloss ")
+    end
 end
 
 function TestCompare:test_fail_if_ends_with_6_and_names_the_place()
