@@ -23,9 +23,8 @@ ghm.cli.main({
     without = { "--out", "--name", "--plot", "--csv", "--dry-run", "--samples", "--verbose" },
     keys = keys,
     options = function(parser)
-        parser:option("--loss", "ghmc, softmax_ghmc, ghmr, bce, focal, asl1 or smooth_l1 "
-            .. "(ghmc)"):choices { "ghmc", "softmax_ghmc", "ghmr", "bce", "focal", "asl1",
-            "smooth_l1" }:default "ghmc":show_default(false)
+        parser:option("--loss", "which loss (ghmc)"):choices { "ghmc", "softmax_ghmc", "ghmr",
+            "bce", "focal", "asl1", "smooth_l1" }:default "ghmc":show_default(false)
     end,
 }, function(args)
     local options = { nonfinite = args.nonfinite, device = ghm.device.open(args.device,
@@ -36,7 +35,8 @@ ghm.cli.main({
     end
     local loss = ghm[losses[args.loss]](options)
     local source = ghm.source.open(args, loss.task)
-    local rows, ignored, soft = {}, 0, 0
+    local rows, ignored, soft, calls = {}, 0, 0, {}
+    local squashed -- whether all logits seen look like probabilities; nil: none are seen
     source:each(function(step, batches)
         for _, batch in ipairs(batches) do
             local value, call = loss:forward_batch(batch, step.name)
@@ -49,13 +49,21 @@ ghm.cli.main({
                 soft = call.facts.soft, counts = ghm.harmonise.list(call.R, bins),
                 beta = ghm.harmonise.list(call.beta, bins), acc_sum = loss:state().S }
             rows[#rows + 1] = row
+            calls[#calls + 1] = { names = batch.names, facts = call.facts, shape = batch.shape }
+            if loss.task == "classification" and row.valid > 0 and squashed ~= false then
+                squashed = ghm.probabilities.in_batch(batch)
+            end
             ignored, soft = ignored + row.nonfinite, soft + (row.soft > 0 and 1 or 0)
             if args.json then
                 print(ghm.json.encode(row))
             end
         end
     end)
-    if not args.json then
+    local warnings = { squashed and ghm.warnings.are_probabilities(rows[1].pred) or nil }
+    warnings[#warnings + 1] = rows[1] and ghm.warnings.labels(calls)
+    if args.json then
+        io.stderr:write(ghm.telling.warnings(warnings))
+    else
         local shown = { "step", { key = "valid" }, { key = "loss", format = "%.6g" },
             { key = "n" }, { key = "beta_largest", title = "largest beta", format = "%.4g" } }
         if loss.task == "classification" and soft < #rows then
@@ -68,6 +76,7 @@ ghm.cli.main({
         if ignored > 0 then
             print(ghm.telling.ignored(ignored))
         end
+        io.write(ghm.telling.warnings(warnings))
         if not args.quiet then
             print(("%s on %s"):format(loss.name, ghm.device.name()))
         end

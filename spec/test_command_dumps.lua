@@ -53,8 +53,10 @@ function TestEvaluate:test_golden_numbers_come_out_of_the_command()
     local checked = 0
     for c, case in ipairs(json.decode(assert(posix.read_file(folder .. "manifest.json")))) do
         local words = not case.eps and golden_words(folder, case, c % 2 == 0)
+        local got = words and self.place:run("evaluate", words) or { code = 0, out = "" }
+        lu.assertEquals(got.code, 0, got.err) -- it may ask about the labels
         local at = 0
-        for line in (words and self.place:fine("evaluate", words) or ""):gmatch "[^\n]+" do
+        for line in got.out:gmatch "[^\n]+" do
             at = at + 1
             local row, expected = json.decode(line), case.steps[at]
             close(row.loss, expected.loss, { rel = 1e-8 }, "%s, loss of step %d", case.name, at)
@@ -90,6 +92,18 @@ function TestEvaluate:test_every_loss_has_a_table()
         lu.assertStrContains(out, "synth:detector step 0")
         lu.assertStrContains(out, "\n" .. name .. " on ") -- whatever device there is
     end
+end
+
+function TestEvaluate:test_smooth_l1_has_one_beta_in_every_script()
+    local boxes = "synth:detector,rows=300 "
+    local loss = json.decode(self.place:fine("evaluate", boxes .. "--loss smooth_l1 --json")).loss
+    local swept = json.decode(self.place:fine("sweep_mu", boxes .. "mu=1 bins=5 -q --json "
+        .. "--plot none")).rows[1]
+    local compared = json.decode(self.place:fine("compare_losses", boxes .. "--loss ghmr -q --json "
+        .. "--plot none")).rows[1]
+    lu.assertStrContains(compared.loss, "smooth L1")
+    lu.assertAlmostEquals(swept.smooth_l1 / loss, 1, 1e-6)
+    lu.assertAlmostEquals(compared.value / loss, 1, 1e-6)
 end
 
 function TestEvaluate:test_softmax_takes_rows_of_one_class_each()
@@ -277,6 +291,11 @@ function TestHostileDumps:test_probabilities_where_logits_were_expected_are_told
             local first = found.warnings[1] or {}
             lu.assertEquals(first.name == "probabilities", case[3], script .. k)
         end
+        for _, words in ipairs { "a.npz", "a.npz --json" } do
+            local got = self.place:run("evaluate", words)
+            lu.assertEquals((got.out .. got.err):find("warning: probabilities: 'logits'", 1, true)
+                ~= nil, case[3], words .. k)
+        end
     end
 end
 
@@ -288,6 +307,7 @@ function TestHostileDumps:test_a_background_taken_for_a_class_is_asked_about()
     local asked = "labels: 90.0 % of the rows have a class. If 0 is the background in 'labels'"
     labelled(function(i) return i % 10 == 7 and 10 or 0 end) -- one_based: 4 rows of class 9
     lu.assertStrContains(self.place:fine("sweep_bins", "a.npz " .. quick), asked)
+    lu.assertStrContains(self.place:fine("evaluate", "a.npz"), asked)
     lu.assertNotStrContains(self.place:fine("sweep_bins", "a.npz labels=one_based " .. quick),
         "labels: 90")
     for _, value in ipairs { function(i) return i % 10 end, -- no row is background

@@ -94,6 +94,26 @@ function TestInspect:test_logits_that_look_like_probabilities_get_a_warning()
     end
 end
 
+-- The labels of 8 rows of 3 classes (x: masked), and the share that has a class, where it is told.
+function TestInspect:test_a_background_taken_for_a_class_is_asked_about()
+    for labels, share in pairs { ["00000012"] = false, ["00001233"] = "75.0", ["33330000"] = false,
+        ["333x0000"] = "57.1", ["33333300"] = false } do
+        local values, weights = {}, {}
+        for i = 1, 8 do
+            local letter = labels:sub(i, i)
+            values[i], weights[i] = tonumber(letter) or 3, letter == "x" and 0 or 1
+        end
+        self.folder:write("b.npz", bytes.zip {
+            { name = "logits.npy", data = bytes.npy { shape = "(8, 3)", data = ("\0"):rep(96) } },
+            { name = "labels.npy", data = bytes.npy { descr = "<i8", shape = "(8,)",
+                data = bytes.pack("int64_t", values) } },
+            { name = "label_weights.npy", data = bytes.npy { shape = "(8,)",
+                data = bytes.pack("float", weights) } } })
+        local said = self:run "b.npz":match "labels: ([%d.]+) %% of the rows have a class"
+        lu.assertEquals(said or false, share, labels)
+    end
+end
+
 function TestInspect:test_help_promises_no_synthetic_dumps()
     lu.assertNotStrContains(self:run "-h", "synth:")
 end

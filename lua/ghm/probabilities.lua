@@ -2,6 +2,7 @@
 --
 --   probabilities.said                  what is to be said of an array of logits
 --   probabilities.in_range(min, max)    whether logits of this range look like probabilities
+--   probabilities.in_batch(batch)       whether those of a batch do, which is read for it
 --   probabilities.in_sketch(sketch)     the same of those that a sketch was made of
 
 local M = {}
@@ -15,6 +16,18 @@ local NEAR = 2
 -- Equal ones are no probabilities of anything.
 function M.in_range(min, max)
     return min >= 0 and max <= 1 and min < max
+end
+
+function M.in_batch(batch)
+    if batch.saved then
+        return M.in_sketch(batch.saved)
+    end
+    local min, max = math.huge, -math.huge
+    for block in batch:blocks() do
+        local some = block.arrays.pred:summary()
+        min, max = math.min(min, some.min or min), math.max(max, some.max or max)
+    end
+    return M.in_range(min, max)
 end
 
 -- Where the keys (1 - 2t) x of a group lie if its logits x lie in [0, 1], by whether the sketch is

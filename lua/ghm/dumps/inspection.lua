@@ -7,6 +7,7 @@ local dump = require "ghm.dumps.dump"
 local fault = require "ghm.fault"
 local probabilities = require "ghm.probabilities"
 local roles = require "ghm.dumps.roles"
+local warnings = require "ghm.studies.warnings"
 
 local M = {}
 
@@ -85,6 +86,45 @@ local function uses_of(name, losses)
     return played, #played == 0 and (reason or "no usual name") or nil
 end
 
+-- Of a call's rows that count: how many, and how many have a class if labels are zero_based.
+local function labelled_rows(call, labels, weight)
+    local next_label, next_weight = labels.pieces(), weight and weight.pieces()
+    local rows, positive, at = 0, 0, 0
+    repeat
+        local count = math.min(PIECE, labels.n - at)
+        local piece, mask = next_label(count), next_weight and next_weight(count)
+        local label, valid = piece:convert "i8", mask and mask:convert "f4"
+        for i = 0, count - 1 do
+            if not valid or valid.ptr[i] > 0 then
+                rows = rows + 1
+                positive = positive + (label.ptr[i] >= 0 and label.ptr[i] < call.cols and 1 or 0)
+            end
+        end
+        for _, used in ipairs { piece, label, mask, valid } do
+            used:free()
+        end
+        at = at + count
+    until count == 0
+    return rows, positive
+end
+
+-- Whether the background of a dump's calls seems to be taken for a class -> a line, or nil.
+local function labels_warning(file, calls)
+    local rows, positive, name = 0, 0, nil
+    for _, call in ipairs(calls or {}) do
+        local labels, weight = call.names.labels, call.names.weight
+        if not labels then
+            return nil
+        end
+        name = name or labels
+        local of_call, with_class = labelled_rows(call, file.entries[labels],
+            call.weight_per_row and file.entries[weight])
+        rows, positive = rows + of_call, positive + with_class
+    end
+    local warning = warnings.crowded(positive, rows, name)
+    return warning and warning.text
+end
+
 -- What the reader warned of, and the arrays that it does not read.
 local function warnings_of(file)
     local lines = { unpack(file.warnings) }
@@ -121,6 +161,7 @@ function M.inspect(path)
             table.insert(found.warnings, ("array '%s': %s"):format(name, probabilities.said))
         end
     end
+    table.insert(found.warnings, labels_warning(file, found.losses.classification.calls))
     file:close()
     return found
 end

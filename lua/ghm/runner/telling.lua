@@ -85,9 +85,9 @@ function M.dry_run(spec, args, source, configurations)
 end
 
 -- Each warning as a paragraph, "warning: " hanging before it.
-local function warnings_text(found)
+function M.warnings(list)
     local lines = {}
-    for _, warning in ipairs(found.warnings or {}) do
+    for _, warning in ipairs(list or {}) do
         for i, line in ipairs(text.wrap(warning.text, screen.width() - 9)) do
             lines[#lines + 1] = (i == 1 and screen.paint("warning", "warning:") .. " "
                 or "         ") .. line .. "\n"
@@ -135,7 +135,7 @@ function M.text(found, unwanted, all)
     if found.term and not unwanted then
         parts[#parts + 1] = found.term
     end
-    local warned = warnings_text(found)
+    local warned = M.warnings(found.warnings)
     parts[#parts + 1] = warned ~= "" and warned or nil
     parts[#parts + 1] = broken(found.lines, columns)
     return table.concat(parts, "\n") .. "\n"
@@ -172,7 +172,7 @@ function M.tell(found, calls, args, run, failed, written, complaint)
     end
     if not args.quiet then
         local where = (args.json or args.csv == "-") and io.stderr or io.stdout
-        where:write(args.csv == "-" and warnings_text(with_left_out(found, failed)) or "")
+        where:write(args.csv == "-" and M.warnings(with_left_out(found, failed).warnings) or "")
         where:write(complaint and "figures: " .. complaint .. "\n" or "", "run folder: ", run.dir,
             "\n", args.report and written and "report: " .. run:path "report.html" .. "\n" or "")
     end

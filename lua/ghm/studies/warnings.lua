@@ -229,16 +229,22 @@ end
 
 -- calls: of sweep.read. All of them, because a level may by chance look as if.
 function M.probabilities(list)
+    local some = false
     for _, call in ipairs(list) do
         if call.facts.valid > 0 and not probabilities.in_sketch(call.sketch) then
             return nil
         end
+        some = some or call.facts.valid > 0
     end
-    return warning("probabilities", "'%s': %s.", list[1].names.pred, probabilities.said)
+    return some and M.are_probabilities(list[1].names.pred) or nil
 end
 
--- calls: of sweep.read. In a detector most rows are background; where none is, all being of some
--- class, there is nothing to mistake.
+-- name: of the array that probabilities.lua found to look so.
+function M.are_probabilities(name)
+    return warning("probabilities", "'%s': %s.", name, probabilities.said)
+end
+
+-- calls: of sweep.read, or { names, facts, shape } of as many.
 function M.labels(list)
     local rows, positive = 0, 0
     for _, call in ipairs(list) do
@@ -248,9 +254,15 @@ function M.labels(list)
         rows = rows + call.facts.valid / call.shape[#call.shape]
         positive = positive + call.facts.positive
     end
+    return M.crowded(positive, rows, list[1].names.labels)
+end
+
+-- So many of the rows that count have a class, if labels are zero_based. In a detector most rows
+-- are background; where none is, all being of some class, there is nothing to mistake.
+function M.crowded(positive, rows, name)
     if positive > CROWDED * rows and positive < rows then
         return warning("labels", "%.1f %% of the rows have a class. If 0 is the background in "
-            .. "'%s', say labels=one_based.", 100 * positive / rows, list[1].names.labels)
+            .. "'%s', say labels=one_based.", 100 * positive / rows, name)
     end
 end
 
