@@ -23,8 +23,9 @@ ghm.experiment.main {
     question = "How are gradient norms distributed, in whom, and how does that change in training?",
     epilog = "Columns: n regions in use; shares of the samples in the first and the last region; "
         .. "Jensen-Shannon distances (0: alike, 1: nothing in common) to all samples and, of a "
-        .. "step, to the one before, and what the last of a row's is by chance, in one case of "
-        .. "twenty more; "
+        .. "step, to the one before; chance: what the last of a row's is by chance, in one case of "
+        .. "twenty more, if samples are drawn one by one (those of an image are alike, so batches "
+        .. "differ more; the answer allows for the number of rows too); "
         .. "calibration: mean distance of the predicted probability from the share of positives.",
     axes = { "bins" }, rows_by = { "name" },
     keys = ghm.keys { "bins", "mu", "eps", "labels", bins = 30, single = true },

@@ -6,6 +6,7 @@ local columns = require "ghm.columns"
 local csv = require "ghm.show.csv"
 local bootstrap = require "ghm.studies.bootstrap"
 local close = require "close"
+local distances = require "ghm.studies.distances"
 local ghm = require "ghm"
 local json = require "ghm.json"
 local oracle = require "oracle"
@@ -71,10 +72,10 @@ function TestDensityStudy.test_distances_of_histograms()
         { { 7, 0 }, { 4, 4 }, math.sqrt((math.log(4 / 3) + 0.5 * math.log(2 / 3)
             + 0.5 * math.log(2)) / math.log(2) / 2) },
         { { 1, 1, 0 }, { 0, 1, 1 }, math.sqrt(half) } } do
-        close(study.distance(case[1], case[2]), case[3], { abs = 1e-12 }, "distance")
-        close(study.distance(case[2], case[1]), case[3], { abs = 1e-12 }, "the other way")
+        close(distances.of(case[1], case[2]), case[3], { abs = 1e-12 }, "distance")
+        close(distances.of(case[2], case[1]), case[3], { abs = 1e-12 }, "the other way")
     end
-    lu.assertNil(study.distance({ 0, 0 }, { 1, 2 }))
+    lu.assertNil(distances.of({ 0, 0 }, { 1, 2 }))
 end
 
 -- n samples on average, of a density that is the same in all regions, or high at both ends.
@@ -105,12 +106,12 @@ function TestDensityStudy.test_chance_is_what_equal_densities_show()
                 both[j] = R[j] + S[j]
             end
             bootstrap.seed = k
-            local chance = study.chance(R, both)
-            apart = apart + (study.distance(R, S) > chance and 1 or 0)
-            from_all = from_all
-                + (study.distance(R, both) > study.chance(R, both, true) and 1 or 0)
+            local chance = distances.chance(distances.drawn(R, both))
+            apart = apart + (distances.of(R, S) > chance and 1 or 0)
+            from_all = from_all + (distances.of(R, both)
+                > distances.chance(distances.drawn(R, both, { from_all = true })) and 1 or 0)
             if k == 1 then
-                lu.assertEquals(study.chance(R, both), chance)
+                lu.assertEquals(distances.chance(distances.drawn(R, both)), chance)
             end
         end
         bootstrap.seed = 0
@@ -119,6 +120,86 @@ function TestDensityStudy.test_chance_is_what_equal_densities_show()
                 :format(n, m, bins, what, times))
         end
     end
+end
+
+-- Distances of seven pairs, of which the last has samples of two densities where it is `moved`.
+local function pairs_of_counts(first, moved)
+    local list = {}
+    for k = 1, 7 do
+        local R = drawn_counts(500, 20, "steep", first + 2 * k)
+        local S = drawn_counts(500, 20, not (moved and k == 7) and "steep", first + 2 * k + 1)
+        local both = {}
+        for j = 1, 20 do
+            both[j] = R[j] + S[j]
+        end
+        list[k] = { k = k, distance = distances.of(R, S),
+            drawn = distances.drawn(R, both, { k = k }) }
+    end
+    return list
+end
+
+-- Of 120 times in 6, and 3.5 deviations are 8; one pair of seven exceeds its own chance in 36.
+function TestDensityStudy.test_the_largest_of_several_distances_is_held_against_the_largest()
+    local alarms, own = 0, 0
+    for stream = 1, 120 do
+        bootstrap.seed = stream
+        local list = pairs_of_counts(1000 * stream)
+        local some = false
+        for _, one in ipairs(list) do
+            some = some or one.distance > distances.chance(one.drawn)
+        end
+        own = own + (some and 1 or 0)
+        alarms = alarms + (distances.beyond(list)[1] and 1 or 0)
+    end
+    local found = distances.beyond(pairs_of_counts(7, true))
+    bootstrap.seed = 0
+    lu.assertTrue(alarms <= 14, alarms)
+    lu.assertTrue(own > 18, own)
+    lu.assertEquals({ #found, found[1].k }, { 1, 7 })
+    lu.assertTrue(found[1].distance > found[1].most)
+    lu.assertEquals(distances.beyond {}, {})
+end
+
+-- What the answer says of steps with these counts.
+function TestDensityStudy.test_only_what_is_more_than_chance_is_told_of_steps()
+    for _, case in ipairs {
+        { { { 50, 9 }, { 50, 9 } }, "The two steps differ by no more than chance." },
+        { { { 50, 9 }, { 9, 50 } }, "The two steps differ by more than chance %(Jensen" },
+        { { { 50, 9 }, { 49, 10 }, { 51, 8 } }, "Of 3 steps none differs .- than chance%." },
+        { { { 50, 9 }, { 49, 10 }, { 9, 50 } }, "Of 3 steps one, step 3, differs" },
+        { { { 50, 9 }, { 9, 50 }, { 50, 9 } }, "Of 3 steps 2 differ .-; the last still does%." },
+        { { { 50, 9 }, { 9, 50 }, { 50, 9 }, { 50, 9 } }, "Of 4 steps 2 .-; the last does not%." },
+        { { { 50, 9 }, { 0, 0 }, { 9, 50 } }, "Steps without samples: nothing" },
+        { { { 50, 9 } }, "One step: nothing can be said" },
+        { { { 500, 0 }, { 495, 5 }, { 490, 10 }, { 485, 15 }, { 480, 20 }, { 475, 25 } },
+            "Of 6 steps none .-, but their second half lies .-: they drift slowly%." },
+    } do
+        local found = { steps = {}, rows = {}, part_of = {} }
+        for k, R in ipairs(case[1]) do
+            found.steps[k] = { R = R, N = R[1] + R[2] }
+            found.rows[k] = { kind = "step", name = "step " .. k }
+            found.part_of[found.rows[k]] = found.steps[k]
+        end
+        found.moved = study.drift(found)
+        lu.assertStrMatches(figures.drift_line(found), case[2] .. ".*")
+    end
+end
+
+-- As many samples as stand here of a region that predicts p = 0.3.
+function TestDensityStudy.test_only_a_region_that_is_off_by_more_than_chance_is_told()
+    local function worst(...)
+        local regions = {}
+        for k, n in ipairs { ... } do
+            regions[k] = { n = n, predicted = 0.3, observed = k == 1 and 0.9 or 0.4 }
+        end
+        return figures.worst_region(regions)
+    end
+    lu.assertNil(worst(1, 10))
+    lu.assertNil(worst(2, 100)) -- 3 deviations; one of two
+    lu.assertEquals(worst(2, 1000).observed, 0.4)
+    lu.assertEquals(worst(30, 1000).observed, 0.9)
+    lu.assertEquals(figures.worst_region({ { n = 50, predicted = 0.02, observed = 1 } }).n, 50)
+    lu.assertNil(figures.worst_region { { n = 0 } })
 end
 
 function TestDensityStudy.test_calibration_agrees_with_single_samples()
@@ -204,7 +285,7 @@ function TestDensityStudy.test_parts_hold_the_samples_they_are_named_for()
         "step 350" })
     local first = found.rows[1]
     lu.assertTrue(first.mean_g_low <= first.mean_g and first.mean_g <= first.mean_g_high)
-    lu.assertEquals(found.rows[11].step_distance, study.distance(found.steps[1].R,
+    lu.assertEquals(found.rows[11].step_distance, distances.of(found.steps[1].R,
         found.steps[2].R))
 end
 

@@ -190,47 +190,78 @@ local function shape_line(found)
         1 - 1 / found.bins, #parts > 0 and "; " or "", table.concat(parts, ", "))
 end
 
-local function drift_line(found)
-    local worst, last
-    for _, row in ipairs(found.rows) do
-        if row.step_distance then
-            worst = (not worst or row.step_distance > worst.step_distance) and row or worst
-            last = row
+-- Where steps differ by more than chance; a drift that is too slow for two of them to differ shows
+-- between the halves.
+function M.drift_line(found)
+    local moved = found.moved
+    local n, worst = #found.steps, moved.beyond[1]
+    if not moved.last then
+        return n > 1 and "Steps without samples: nothing can be said of drift."
+            or "One step: nothing can be said of drift."
+    elseif not worst and n == 2 then
+        return "The two steps differ by no more than chance."
+    elseif not worst then
+        return ("Of %d steps none differs from the one before by more than chance%s."):format(n,
+            moved.halves and (", but their second half lies %.3g from the first (by chance %.3g): "
+            .. "they drift slowly"):format(moved.halves.distance, moved.halves.most) or "")
+    end
+    local distance = ("(Jensen-Shannon distance %.3g, by chance %.3g)"):format(worst.distance,
+        worst.most)
+    if n == 2 then
+        return "The two steps differ by more than chance " .. distance .. "."
+    elseif #moved.beyond == 1 then
+        return ("Of %d steps one, %s, differs from the one before by more than chance %s."):format(
+            n, worst.row.name, distance)
+    end
+    local still = false
+    for _, one in ipairs(moved.beyond) do
+        still = still or one.row == moved.last
+    end
+    return ("Of %d steps %d differ from the one before by more than chance, most of all %s %s; the "
+        .. "last %s."):format(n, #moved.beyond, worst.row.name, distance,
+        still and "still does" or "does not")
+end
+
+local function divergence(observed, predicted)
+    local function part(a, p)
+        return a > 0 and a * math.log(a / p) or 0
+    end
+    return part(observed, predicted) + part(1 - observed, 1 - predicted)
+end
+
+-- The region of p that is farthest off, among those that are off by more than chance: were a sample
+-- positive as often as predicted, in less than one case of twenty there would be any. (A share of n
+-- lies as far on its side with probability exp(-n divergence) at most: Hoeffding 1963.)
+function M.worst_region(regions)
+    local bound, worst, most = math.log(2 * #regions / 0.05), nil, 0
+    for _, region in ipairs(regions) do
+        local off = region.n > 0 and math.abs(region.predicted - region.observed) or 0
+        if off > most and region.n * divergence(region.observed, region.predicted) > bound then
+            worst, most = region, off
         end
     end
-    if not worst then
-        return "One step: nothing can be said of drift."
-    end
-    return ("Over %d steps it moves most at %s (Jensen-Shannon distance %.3g, by chance %.3g); "
-        .. "the last step lies %.3g from the one before (by chance %.3g): %s."):format(#found.steps,
-        worst.name, worst.step_distance, worst.chance, last.step_distance, last.chance,
-        last.step_distance <= last.chance and "settled" or "still moving")
+    return worst
 end
 
 local function parts_line(found)
-    local lines, far = {}, {}
-    for _, row in ipairs(found.rows) do
-        local best = far[row.kind]
-        if row.distance and (not best or row.distance > best.distance) then
-            far[row.kind] = row
-        end
-    end
+    local lines = {}
     for _, kind in ipairs { "class", "level" } do
-        if far[kind] then
+        local far = found.far[kind]
+        local worst = far and far[1]
+        if worst then
             lines[#lines + 1] = ("%s lies farthest from all (%.2g, by chance %.2g)"):format(
-                far[kind].name, far[kind].distance, far[kind].chance)
+                worst.row.name, worst.distance, worst.most)
+        elseif far then
+            lines[#lines + 1] = ("no %s lies farther from all than by chance"):format(
+                kind == "class" and found.task == "regression" and "column" or kind)
         end
     end
     local error = found.rows[1].calibration
     if error then
-        local worst
-        for _, region in ipairs(found.calibration) do
-            local off = region.n >= ENOUGH and math.abs(region.predicted - region.observed)
-            worst = off and (not worst or off > worst.off) and { off = off, region = region }
-                or worst
-        end
-        lines[#lines + 1] = ("probabilities are off by %.2g on average, most at p = %.2f, where "
-            .. "%.2f are positives"):format(error, worst.region.predicted, worst.region.observed)
+        local worst = M.worst_region(found.calibration)
+        lines[#lines + 1] = ("probabilities are off by %.2g on average, %s"):format(error,
+            worst and ("most at p = %.2g, where %.2g are positive"):format(worst.predicted,
+            worst.observed) or "in no region of p by more than chance")
     end
     local line = table.concat(lines, "; ")
     return line ~= "" and line:sub(1, 1):upper() .. line:sub(2) .. "." or nil
@@ -238,7 +269,7 @@ end
 
 -- Three sentences: shape, drift, parts; and what of it is not known.
 function M.answer(found)
-    local lines = { shape_line(found), drift_line(found) }
+    local lines = { shape_line(found), M.drift_line(found) }
     lines[#lines + 1] = parts_line(found)
     lines[#lines + 1] = found.classes_unknown
         and "A sketch file says nothing of classes: for these, the dump itself." or nil

@@ -7,8 +7,8 @@
 -- A part is { kind, name, R, G, N }: counts and sums of g of its regions, lists of `bins` numbers,
 -- and of hard targets its sketch. kind: all, group, level, class or step, which is their order too.
 
-local bootstrap = require "ghm.studies.bootstrap"
 local columns = require "ghm.columns"
+local distances = require "ghm.studies.distances"
 local harmonise = require "ghm.harmonise"
 local metrics = require "ghm.studies.metrics"
 local nearest = require "ghm.nearest"
@@ -120,46 +120,6 @@ end
 
 -- -- what is told of them ------------------------------------------------------------------------
 
--- Jensen-Shannon distance of two histograms: the root of the divergence in bits, 0 (the same
--- shares) to 1 (no region in common). (Lin 1991; Endres and Schindelin 2003: a metric.)
-function M.distance(R, S)
-    local n, m, divergence = 0, 0, 0
-    for j = 1, #R do
-        n, m = n + R[j], m + S[j]
-    end
-    if n == 0 or m == 0 then
-        return nil
-    end
-    for j = 1, #R do
-        local p, q = R[j] / n, S[j] / m
-        local middle = (p + q) / 2
-        divergence = divergence + (p > 0 and p * math.log(p / middle) or 0)
-            + (q > 0 and q * math.log(q / middle) or 0)
-    end
-    return math.sqrt(math.max(divergence, 0) / 2 / math.log(2))
-end
-
-local CHANCE_DRAWS = 99 -- the 95th of them has 5 of the 100 places for one more beyond it
-
--- The distance that these samples would have from others by chance (in one case of twenty more),
--- were they any of all: what they have when as many of all are drawn blindly (a permutation test).
--- R, all: counts of these samples, and of these and the others together; from the others alone, or
--- from all where `from_all`.
-function M.chance(R, all, from_all)
-    local n, values = 0, {}
-    for _, count in ipairs(R) do
-        n = n + count
-    end
-    for draw = 1, CHANCE_DRAWS do
-        local drawn, others = bootstrap.divide(all, n, bootstrap.seed, draw), {}
-        for j, count in ipairs(drawn) do
-            others[j] = all[j] - count
-        end
-        values[draw] = M.distance(drawn, from_all and all or others)
-    end
-    return bootstrap.quantile(values, 0.95)
-end
-
 -- Of a sketch of hard targets, per region of the predicted probability p: { n, predicted (mean p),
 -- observed (share of positives) }, and the expected calibration error. A negative's p is its g, a
 -- positive's is 1 - g.
@@ -206,10 +166,7 @@ local function row_of(part, all)
     local name = part.kind == "step" and "step " .. part.name or part.name
     local row = { kind = part.kind, name = name, samples = part.N, n = n }
     if part ~= all then
-        row.distance = M.distance(part.R, all.R)
-        if part.kind == "class" or part.kind == "level" then
-            row.chance = row.distance and M.chance(part.R, all.R, true)
-        end
+        row.distance = distances.of(part.R, all.R)
     end
     for key, entry in pairs(entries(part)) do
         row[key] = entry[2] > 0 and entry[1] / entry[2] or nil
@@ -238,19 +195,6 @@ local function listed(rows, n_steps)
     return list
 end
 
--- How far each step lies from the one before, and how far it would by chance.
-local function add_step_distances(found)
-    for k = 2, #found.steps do
-        local before, part = found.steps[k - 1], found.steps[k]
-        local row, both = found.rows[#found.rows - #found.steps + k], {}
-        for j, count in ipairs(before.R) do
-            both[j] = count + part.R[j]
-        end
-        row.step_distance = M.distance(before.R, part.R)
-        row.chance = row.step_distance and M.chance(part.R, both)
-    end
-end
-
 -- The error of each row with positives, and the regions of the first one: all samples.
 local function add_calibration(found)
     for _, row in ipairs(found.rows) do
@@ -263,10 +207,75 @@ local function add_calibration(found)
     end
 end
 
+local function sum_of(R, S)
+    local sum = {}
+    for j, count in ipairs(R) do
+        sum[j] = count + S[j]
+    end
+    return sum
+end
+
+-- Fills in row.chance of classes and levels -> by kind, those farther from all than by chance, as
+-- of distances.beyond, with their rows.
+local function far_from_all(found)
+    local lists, far = { class = {}, level = {} }, {}
+    for k, row in ipairs(found.rows) do
+        local list = row.distance and lists[row.kind]
+        if list then
+            local drawn = distances.drawn(found.part_of[row].R, found.all.R,
+                { from_all = true, k = k })
+            row.chance = distances.chance(drawn)
+            list[#list + 1] = { row = row, distance = row.distance, drawn = drawn }
+        end
+    end
+    for kind, list in pairs(lists) do
+        far[kind] = list[1] and distances.beyond(list)
+    end
+    return far
+end
+
+-- Fills in step_distance and chance of the steps' rows -> { n (steps held against the one before),
+-- last (row), beyond (those farther from it than by chance, with their rows), halves (the steps'
+-- second half held against the first, where it is farther than by chance) }.
+function M.drift(found)
+    local list, first, second, before = {}, nil, nil, nil
+    for k, row in ipairs(found.rows) do
+        local part = row.kind == "step" and found.part_of[row]
+        row.step_distance = part and before and distances.of(before.R, part.R)
+        if row.step_distance then
+            local drawn = distances.drawn(part.R, sum_of(before.R, part.R), { k = k })
+            row.chance = distances.chance(drawn)
+            list[#list + 1] = { row = row, distance = row.step_distance, drawn = drawn }
+        end
+        before = part
+    end
+    for k, part in ipairs(found.steps) do
+        if k <= #found.steps / 2 then
+            first = first and sum_of(first, part.R) or part.R
+        else
+            second = second and sum_of(second, part.R) or part.R
+        end
+    end
+    local moved = { n = #list, last = list[#list] and list[#list].row, beyond = {} }
+    local halves = #list > 1 and distances.of(first, second) -- of two steps they are these again
+    if halves then
+        list[#list + 1] = { distance = halves,
+            drawn = distances.drawn(second, sum_of(first, second)) }
+    end
+    for _, one in ipairs(distances.beyond(list)) do
+        if one.row then
+            table.insert(moved.beyond, one)
+        else
+            moved.halves = one
+        end
+    end
+    return moved
+end
+
 -- Everything: { all, groups, levels, classes, steps (lists of parts), rows (M.columns), part_of
--- (row -> part), listed (rows for a person), whole (a sketch of all, nil for soft targets),
--- classes_unknown (true where they were asked of a saved sketch), calibration (regions) }. totals:
--- of M.collect.
+-- (row -> part), listed (rows for a person), whole (a sketch of all, nil for soft targets), far (of
+-- far_from_all), moved (of M.drift), classes_unknown (true where they were asked of a saved
+-- sketch), calibration (regions) }. totals: of M.collect.
 function M.of(x, totals)
     local hard, first, calls_of = not sweep.is_soft(x.calls), {}, {}
     for _, call in ipairs(x.calls) do
@@ -299,8 +308,8 @@ function M.of(x, totals)
     for k, part in ipairs(found.steps) do
         by_step[k] = entries(part)
     end
+    found.far, found.moved = far_from_all(found), M.drift(found)
     metrics.fill({ found.rows[1] }, { by_step }, kinds)
-    add_step_distances(found)
     if hard and x.task == "classification" then
         add_calibration(found)
     end
