@@ -194,32 +194,31 @@ end
 -- between the halves.
 function M.drift_line(found)
     local moved = found.moved
-    local n, worst = #found.steps, moved.beyond[1]
+    local n, worst, halves = #found.steps, moved.beyond[1], moved.halves
     if not moved.last then
         return n > 1 and "Steps without samples: nothing can be said of drift."
             or "One step: nothing can be said of drift."
-    elseif not worst and n == 2 then
-        return "The two steps differ by no more than chance."
-    elseif not worst then
+    elseif n == 2 then
+        return ("The two steps differ by %s."):format(worst and ("more than chance (Jensen-Shannon "
+            .. "distance %.3g, by chance %.3g)"):format(worst.distance, worst.most)
+            or "no more than chance")
+    end
+    local apart = halves and ("their second half lies %.3g from the first (by chance %.3g)")
+        :format(halves.distance, halves.most)
+    if not worst then
         return ("Of %d steps none differs from the one before by more than chance%s."):format(n,
-            moved.halves and (", but their second half lies %.3g from the first (by chance %.3g): "
-            .. "they drift slowly"):format(moved.halves.distance, moved.halves.most) or "")
+            apart and ", but " .. apart .. ": they drift slowly" or "")
     end
-    local distance = ("(Jensen-Shannon distance %.3g, by chance %.3g)"):format(worst.distance,
-        worst.most)
-    if n == 2 then
-        return "The two steps differ by more than chance " .. distance .. "."
-    elseif #moved.beyond == 1 then
-        return ("Of %d steps one, %s, differs from the one before by more than chance %s."):format(
-            n, worst.row.name, distance)
-    end
-    local still = false
+    local several, still = #moved.beyond > 1, false
     for _, one in ipairs(moved.beyond) do
         still = still or one.row == moved.last
     end
-    return ("Of %d steps %d differ from the one before by more than chance, most of all %s %s; the "
-        .. "last %s."):format(n, #moved.beyond, worst.row.name, distance,
-        still and "still does" or "does not")
+    local line = ("Of %d steps %s from the one before by more than chance, %s%s (Jensen-Shannon "
+        .. "distance %.3g, by chance %.3g)"):format(n, several and #moved.beyond .. " differ"
+        or "one differs", several and "most of all " or "", worst.row.name, worst.distance,
+        worst.most)
+    line = line .. (several and (still and "; the last still does" or "; the last does not") or "")
+    return line .. (apart and not still and "; " .. apart or "") .. "."
 end
 
 local function divergence(observed, predicted)

@@ -241,7 +241,7 @@ function M.drift(found)
     local list, first, second, before = {}, nil, nil, nil
     for k, row in ipairs(found.rows) do
         local part = row.kind == "step" and found.part_of[row]
-        row.step_distance = part and before and distances.of(before.R, part.R)
+        row.step_distance = part and before and distances.of(before.R, part.R) or nil
         if row.step_distance then
             local drawn = distances.drawn(part.R, sum_of(before.R, part.R), { k = k })
             row.chance = distances.chance(drawn)
