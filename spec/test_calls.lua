@@ -235,6 +235,8 @@ function TestWarnings.test_one_level_drowns_another_where_they_share_a_state()
     lu.assertStrContains(found.text, "those of P4 0.0")
     lu.assertStrContains(found.text, "momentum=0 or a state for each "
         .. "(state=own of luajit sweep_momentum.lua) weighs")
+    lu.assertStrContains(warnings.drowned_level(trace_of(config, steps, "shared"),
+        { own = true }).text, "momentum=0 weighs")
     lu.assertNil(warnings.drowned_level(trace_of(config, steps, "own")))
     lu.assertNil(warnings.drowned_level(trace_of({ bins = 2 }, steps, "shared")))
 end

@@ -231,6 +231,19 @@ function TestMomentumStudy.test_no_start_is_recommended_that_is_warned_of()
     end
 end
 
+function TestMomentumStudy.test_what_was_tried_and_is_not_better_is_not_advised()
+    local steps = steps_of { { 99, 9 }, { 99, 0 }, { 99, 0 }, { 99, 0 }, { 99, 0 }, { 99, 3 } }
+    for said, empty in pairs { ["empty=decay lets go of old counts"] = { "keep" },
+        ["empty=decay was tried and is not clearly better"] = { "keep", "decay" } } do
+        local run = study.run("classification", steps, ghm.sweep.configurations(
+            { momentum = { 0.5 }, bins = 2, start = { "first" }, empty = empty,
+            state = { "shared" } }, { "momentum", "start", "empty", "state", "bins" }))
+        local found = study.warnings(run, { best = 1 })
+        lu.assertEquals(found[1].name, "stale_region")
+        lu.assertStrContains(found[1].text, said)
+    end
+end
+
 function TestMomentumStudy.test_levels_make_the_shared_states_rows_differ()
     local steps = steps_of { { 4000, 40 }, { 4000, 40 }, { 4000, 40 } }
     for _, step in ipairs(steps) do

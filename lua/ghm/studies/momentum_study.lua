@@ -259,8 +259,14 @@ end
 
 -- Of the best row's trace, and of how far apart the steps are.
 function M.warnings(run, found)
-    local trace = run.traces[found.best]
-    local list = warnings.of(trace)
+    local trace, best, tried = run.traces[found.best], run.rows[found.best], {}
+    for _, row in ipairs(run.rows) do
+        local differing = M.differing(row, best)
+        if #differing == 1 then
+            tried[row[differing[1]]] = true
+        end
+    end
+    local list = warnings.of(trace, tried)
     list[#list + 1] = found.noise and warnings.sparse_stream(trace, found.noise.every)
     return list
 end

@@ -1,9 +1,11 @@
 -- Warnings: what in a stream of calls will surprise whoever trains with GHM on it. Each has one
 -- definition here, the number behind it, and what to do.
 --
---   warnings.of(trace) -> list of { name, text }      trace: of ghm.calls
+--   warnings.of(trace, tried) -> list of { name, text }
 --
--- Every function below returns such a warning, or nil; it takes a trace, if it does not say else.
+-- trace: of ghm.calls. tried: a set of values that were tried in place of its own and are not
+-- better, { decay = true }, or nil.
+-- Every function below returns such a warning, or nil; it takes these two, if it does not say else.
 
 local called = require "ghm.runner.called"
 local calls = require "ghm.studies.calls"
@@ -82,7 +84,7 @@ function M.cold_start(trace)
 end
 
 -- Regions that are hit again after momentum's memory of 1 / (1 - m) calls is over.
-function M.stale_region(trace)
+function M.stale_region(trace, tried)
     local m, longest, stale, where = trace.config.momentum, 0, 0, nil
     local memory = 1 / (1 - m)
     each_hit(trace, function(result, j, R, since)
@@ -96,10 +98,12 @@ function M.stale_region(trace)
     if m > 0 and trace.config.empty == "keep" and where then
         return warning("stale_region", "%s after more than %.3g empty calls (the memory of "
             .. "momentum %g); %s was empty for %d before %s and is weighed by S = %.3g there, "
-            .. "with R = %d. empty=decay lets go of old counts; fewer bins leave fewer gaps.",
+            .. "with R = %d. %s fewer bins leave fewer gaps.",
             text.count(stale, "hit", true) .. (stale == 1 and " comes" or " come"), memory, m,
             region_text(trace, where.j), longest - 1, where.result.name,
-            where.result.used[where.j], where.R)
+            where.result.used[where.j], where.R, tried and tried.decay
+            and "empty=decay was tried and is not clearly better;"
+            or "empty=decay lets go of old counts;")
     end
 end
 
@@ -199,7 +203,7 @@ function M.beta_limit(trace)
 end
 
 -- Calls of one step that share a state and differ in size: the large one sets S for all.
-function M.drowned_level(trace)
+function M.drowned_level(trace, tried)
     local least, most
     for _, level in ipairs(calls.levels(trace)) do
         if level.beta then
@@ -208,12 +212,12 @@ function M.drowned_level(trace)
         end
     end
     if least and most.beta > DROWNED * least.beta then
+        local own = trace.sharing ~= "own" and not (tried and tried.own)
+            and (" or a state for each (state=own of %s)"):format(called.script "sweep_momentum")
         return warning("drowned_level", "samples of %s weigh %.3g on average, those of %s %.3g "
             .. "(%.3g times less), as the calls of a step are %s. momentum=0%s weighs them alike.",
             most.name, most.beta, least.name, least.beta, most.beta / least.beta,
-            trace.sharing == "shared" and "weighed by one state" or trace.sharing,
-            trace.sharing == "own" and "" or (" or a state for each (state=own of %s)"):format(
-            called.script "sweep_momentum"))
+            trace.sharing == "shared" and "weighed by one state" or trace.sharing, own or "")
     end
 end
 
@@ -270,10 +274,10 @@ M.list = { "cold_start", "stale_region", "singleton_region", "flickering_n",
     "saturated_last_region", "beta_limit", "drowned_level" }
 
 -- All that apply to a trace, in the order of M.list.
-function M.of(trace)
+function M.of(trace, tried)
     local found = {}
     for _, name in ipairs(M.list) do
-        found[#found + 1] = M[name](trace)
+        found[#found + 1] = M[name](trace, tried)
     end
     return found
 end
