@@ -169,7 +169,7 @@ function TestDensityStudy.test_only_what_is_more_than_chance_is_told_of_steps()
         { { { 50, 9 }, { 49, 10 }, { 9, 50 } }, "Of 3 steps one differs .-, step 3 %([^)]*%)%." },
         { { { 50, 9 }, { 9, 50 }, { 9, 50 } }, "Of 3 steps one .-, step 2 .-; their second half" },
         { { { 50, 9 }, { 9, 50 }, { 50, 9 } }, "Of 3 steps 2 differ .-; the last still does%." },
-        { { { 50, 9 }, { 9, 50 }, { 50, 9 }, { 50, 9 } }, "Of 4 steps 2 .-; the last does not; their" },
+        { { { 50, 9 }, { 9, 50 }, { 50, 9 }, { 50, 9 } }, "Of 4 steps 2 .- not; their" },
         { { { 50, 9 }, { 0, 0 }, { 9, 50 } }, "Steps without samples: nothing" },
         { { { 50, 9 } }, "One step: nothing can be said" },
         { { { 500, 0 }, { 495, 5 }, { 490, 10 }, { 485, 15 }, { 480, 20 }, { 475, 25 } },

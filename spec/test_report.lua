@@ -189,7 +189,8 @@ function TestReportOfRun:test_all_of_a_run_is_in_its_report()
     local _, figures = text:gsub('<svg [^>]*role="img"', "")
     local _, drawn = self.place:listing("runs/latest/plots"):gsub("%.svg", "")
     lu.assertTrue(drawn >= 4)
-    lu.assertEquals(figures, drawn)
+    lu.assertEquals(figures, 2 * drawn) -- each for a phone too
+    lu.assertNotStrContains(self.place:listing "runs/latest/plots", "narrow")
     local seen = {}
     for id in text:gmatch ' id="([^"]*)"' do
         lu.assertNil(seen[id], id .. " stands for two things")
@@ -204,6 +205,22 @@ function TestReportOfRun:test_all_of_a_run_is_in_its_report()
         "cd " .. posix.real_path(self.place.folder.path), "library build" } do
         lu.assertStrContains(text, part)
     end
+end
+
+function TestReportOfRun:test_the_calls_of_a_file_are_one_row()
+    for _, name in ipairs { "a.npz", "b.npz" } do
+        self.place:dump(name, scripts.member("P3_logits", "float", "<f4", "(40, 10)",
+            scripts.logit), scripts.member("P4_logits", "float", "<f4", "(40, 10)",
+            function(i) return scripts.logit(i) - (name == "a.npz" and 1 or 2) end),
+            scripts.targets())
+    end
+    self.place:fine("sweep_bins", { "a.npz", "b.npz", unpack(words) })
+    local text = self.place:read "runs/latest/report.html"
+    local sum = posix.capture("sha256sum " .. self.place.folder.path .. "/a.npz"):sub(1, 64)
+    local _, times = text:gsub(sum, "")
+    lu.assertEquals(times, 1)
+    lu.assertStrContains(text, "<dt>samples</dt><dd>800</dd>")
+    lu.assertStrContains(text, "level: P3, pred: P3_logits, target: target; level: P4")
 end
 
 function TestReportOfRun:test_dump_that_was_refused_is_a_warning()

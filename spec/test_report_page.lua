@@ -187,6 +187,23 @@ function TestReportPage.test_every_look_is_legible()
     end
 end
 
+-- Of the drawings that are shown: how many there are, how many reach beyond the window.
+local reach = [[(() => {
+    const shown = [...document.querySelectorAll("figure svg")].map((svg) =>
+        svg.getBoundingClientRect()).filter((box) => box.width > 0);
+    return [shown.length, shown.filter((box) => box.left < 0 || box.right > innerWidth).length];
+})()]]
+
+function TestReportPage.test_every_figure_is_shown_once_and_as_wide_as_the_window_at_most()
+    b:visit(run, DESK)
+    local n = b:eval "document.querySelectorAll('figure').length"
+    lu.assertTrue(n >= 4)
+    for _, case in ipairs(looks) do
+        b:visit(run, case[2])
+        lu.assertEquals(b:eval(reach), { n, 0 }, case[1])
+    end
+end
+
 -- Of a picture's pixels: the share lighter than middle grey, and whether a colour is among them.
 local look_at = [[(async () => {
     const image = new Image();

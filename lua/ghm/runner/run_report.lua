@@ -2,6 +2,7 @@
 
 local bootstrap = require "ghm.studies.bootstrap"
 local called = require "ghm.runner.called"
+local narrow = require "ghm.show.narrow"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
 local text = require "ghm.show.text"
@@ -45,31 +46,47 @@ local function one_line(value)
     return table.concat(words, ", ")
 end
 
--- One row for each call of provenance.json's dumps. A field without a title here is shown too.
+-- The fields of provenance.json's dumps in the order of the table. One that is not here comes last.
 local titles = { "path", "shape", "samples", "valid", "positive", "nonfinite", "soft", "arrays",
     "converted", "sha256" }
 
+-- What the calls of a file say together: numbers are added up, of other things each stands once.
+local function together(calls, key)
+    local sum, words, known = nil, {}, {}
+    for _, call in ipairs(calls) do
+        local value = call[key]
+        if type(value) == "number" then
+            sum = (sum or 0) + value
+        elseif value then
+            local word = type(value) == "table" and one_line(value) or tostring(value)
+            words[#words + 1] = word ~= "" and not known[word] and word or nil
+            known[word] = true
+        end
+    end
+    return sum or words[1] and table.concat(words, "; ") or nil
+end
+
+-- A row for each file.
 local function dump_table(dumps)
     local rows, columns, known = {}, {}, {}
     for _, key in ipairs(titles) do
         columns[#columns + 1], known[key] = { key = key }, true
     end
-    for _, dump in ipairs(dumps or {}) do
-        for _, call in ipairs(dump.calls or { {} }) do
-            local row = {}
-            for _, fields in ipairs { dump, call } do
-                for _, key in ipairs(sorted_keys(fields)) do
-                    local value = fields[key]
-                    if key ~= "calls" and value ~= false then
-                        row[key] = type(value) == "table" and one_line(value) or value
-                        if not known[key] then
-                            columns[#columns + 1], known[key] = { key = key }, true
-                        end
-                    end
+    for k, dump in ipairs(dumps or {}) do
+        rows[k] = {}
+        for _, calls in ipairs { { dump }, dump.calls or {} } do
+            local keys = {}
+            for _, call in ipairs(calls) do
+                for key in pairs(call) do
+                    keys[key] = key ~= "calls" or nil
                 end
             end
-            row.converted = row.converted ~= "" and row.converted or nil
-            rows[#rows + 1] = row
+            for _, key in ipairs(sorted_keys(keys)) do
+                rows[k][key] = together(calls, key)
+                if not known[key] and rows[k][key] then
+                    columns[#columns + 1], known[key] = { key = key }, true
+                end
+            end
         end
     end
     return { rows = rows, columns = columns }
@@ -112,6 +129,8 @@ function M.write(run, found, facts, about)
     for k, entry in ipairs(about.figures) do
         local drawn = posix.read_file(run:path("plots/" .. entry.name .. ".svg"))
         figures[k] = { title = entry.figure.title or entry.name, svg = drawn,
+            narrow = drawn and narrow.svg(run:path("plots/" .. entry.name .. ".narrow"),
+            entry.figure),
             problem = not drawn and about.complaint or nil }
     end
     local warnings, scalars = {}, {}

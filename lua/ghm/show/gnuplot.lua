@@ -183,7 +183,7 @@ end
 
 -- Lines that a legend below the plot takes, whose columns are all as wide as the longest label, by
 -- the size of a usual letter.
-local function legend_rows(series, points)
+function M.legend_rows(series, points)
     local letters = 0
     for _, one in ipairs(series) do
         letters = math.max(letters, text.width(one.label or "") + 8)
@@ -253,7 +253,7 @@ local function one_plot(figure, blocks, commands, key, points, font)
     mark_lines(add, figure.marks)
     add("%s", key)
     if key == keys.below then
-        add("set bmargin %d", 5 + legend_rows(figure.series, points))
+        add("set bmargin %.3g", 4.5 + 1.3 * M.legend_rows(figure.series, points))
     end
     if colours then
         heats.commands(add, figure.heat, colours[1], colours[2], quoted)
@@ -271,16 +271,17 @@ end
 local function script(figure, blocks, formats)
     local width, height = figure.width or 860, figure.height or 460
     local commands, drawn = {}, false
+    local title = (figure.title or "") ~= ""
     if figure.panels then
         local columns = figure.columns or math.ceil(math.sqrt(#figure.panels))
         local rows = math.ceil(#figure.panels / columns)
         width = figure.width or 430 * columns
-        local legend = legend_rows(figure.panels[1].series or {}, width)
+        local legend = M.legend_rows(figure.panels[1].series or {}, width)
         height = figure.height or 290 * rows + 20 * legend
         local below = keys.below:gsub("horizontal", "vertical maxrows " .. legend)
         commands[1] = ("    set multiplot layout %d,%d title %s font ',15' noenhanced \\\n"
-            .. "        margins char 9, char 3, char %g, char 5 spacing char 11, char 7"):format(
-            rows, columns, quoted(figure.title or ""), 5 + 1.3 * legend)
+            .. "        margins char 9, char 3, char %g, char %d spacing char 11, char 7"):format(
+            rows, columns, quoted(figure.title or ""), 5 + 1.3 * legend, title and 5 or 2)
         for i, panel in ipairs(figure.panels) do
             local shared = i == 1 and panel.series and #panel.series > 1 and below or keys.none
             local key = (panel.key or ""):find "^inside" and keys[panel.key] or shared
@@ -302,7 +303,7 @@ set tics nomirror out scale 0.5, 0.25 tc rgb '#333333'
 set grid ytics lt 1 lc rgb '#E0E0E0' lw 0.7
 set xlabel offset 0, 0.3
 set key Left reverse samplen 2.2 spacing 1.25 noenhanced
-set tmargin 3
+set tmargin %d
 do for [format in %s] {
     if (format eq 'svg') {
         set terminal svg size %d,%d font 'sans-serif,13' background '#FFFFFF' dynamic
@@ -317,8 +318,8 @@ do for [format in %s] {
 %s
     unset output
 }
-]]):format(quoted(table.concat(formats, " ")), width, height, 2 * width, 2 * height, width / 96,
-        height / 96, table.concat(commands, "\n")), drawn
+]]):format(title and 3 or 1, quoted(table.concat(formats, " ")), width, height, 2 * width,
+        2 * height, width / 96, height / 96, table.concat(commands, "\n")), drawn
 end
 
 -- See the top of the file.

@@ -62,7 +62,7 @@ function M.commands(add, heat, low, high, quoted)
     local powers = heat.log and high / low >= 100
     add("set cbrange [%.9g:%.9g]; %s logscale cb; set format cb '%s'", low, high,
         heat.log and "set" or "unset", powers and "10^{%T}" or "%g")
-    add("set cblabel %s noenhanced offset 1, 0", quoted(heat.label or ""))
+    add("set cblabel %s noenhanced", quoted(heat.label or ""))
     add "set colorbox noborder"
     add "set object 1 rectangle from graph 0, 0 to graph 1, 1 fc rgb '#DDDDDD' fs noborder behind"
     if heat.xnames then

@@ -6,7 +6,8 @@
 -- t = { name, created, question, summary = {lines},     what was asked, of what
 --   lines = {the answer}, warnings, recommendations,    as a study returns them
 --   tables = { { title, rows, columns, mark, note }, ... },   rows and columns as of text.table
---   figures = { { title, svg = text } or { title, problem = text }, ... },
+--   figures = { { title, svg = text, narrow = text or nil } or { title, problem = text }, ... },
+--     (narrow: the same for a phone, without its title)
 --   command = {lines of a shell},
 --   provenance = { { name, value }, ... }, dumps = table or nil }
 -- All but name and question may be missing.
@@ -80,16 +81,18 @@ end
 
 local function figure_of(figure, k)
     local title = escape(figure.title)
+    local role = (' role="img" aria-label="%s"'):format(title)
     local drawing, refused = nil, figure.problem
     if figure.svg then
-        drawing, refused = svg.inline(figure.svg, ("f%d-"):format(k),
-            (' role="img" aria-label="%s"'):format(title))
+        drawing, refused = svg.inline(figure.svg, ("f%d-"):format(k), role)
     end
     if not drawing then
         return ('<p class="soft">%s: not shown, %s</p>\n'):format(title, escape(refused))
     end
-    return ('<figure><div class="scroll" tabindex="0" role="region" aria-label="%s">%s</div>'
-        .. "</figure>\n"):format(title, drawing)
+    local narrow = figure.narrow and svg.inline(figure.narrow, ("n%d-"):format(k), role)
+    return ('<figure>%s<div class="scroll%s" tabindex="0" role="region" aria-label="%s">%s</div>'
+        .. "</figure>\n"):format(narrow and ('<div class="narrow"><figcaption>%s</figcaption>%s'
+        .. "</div>\n"):format(title, narrow) or "", narrow and " wide" or "", title, drawing)
 end
 
 function M.html(t)
