@@ -106,9 +106,35 @@ function TestCompare:test_rows_that_not_all_runs_have_are_counted()
     self.place:fine("sweep_bins", "bins=10 --plot none -q -o few")
     for _, order in ipairs { "a b c d few", "a few b c d", "a b few c d" } do
         local out = self.place:fine("compare", (order:gsub("%w+", "%0/latest")))
-        lu.assertStrContains(out, "; 4 rows of some runs are not in all")
+        lu.assertStrContains(out, "; 4 rows are not in all runs")
         lu.assertStrContains(out, "\nloss ")
     end
+end
+
+-- Columns of two results.csv: what differs in the last digits is no difference, but is told.
+function TestCompare:test_what_differs_by_rounding_is_told_apart()
+    self:runs("", "")
+    local path = self.place.folder.path .. "/b/latest/results.csv"
+    local rows, names = csv.read(path)
+    local function compared(factors)
+        local changed = {}
+        for k, row in ipairs(rows) do
+            changed[k] = {}
+            for name, value in pairs(row) do
+                changed[k][name] = factors[name] and k == 2 and value * factors[name] or value
+            end
+        end
+        csv.write(path, changed, names)
+        return self.place:fine("compare", "a/latest b/latest")
+    end
+    lu.assertStrContains(compared { loss = 1 + 1e-9, knuth = 1 - 1e-15 }, "the results are the "
+        .. "same in the 2 configurations that all runs have, but for rounding, less than 1e-6 % "
+        .. "(loss, knuth)")
+    local out = compared { loss = 1 + 2e-8, knuth = 1 - 1e-15 }
+    lu.assertStrContains(out, "\nloss ")
+    lu.assertStrContains(out, "; the same but for rounding, less than 1e-6 % (knuth)")
+    lu.assertStrMatches(self.place:fine("compare", "a/latest b/latest --all")
+        :match "\nknuth[^\n]*", "\nknuth .*e%-1%d %%.*")
 end
 
 function TestCompare:test_fail_if_ends_with_6_and_names_the_place()

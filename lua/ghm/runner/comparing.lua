@@ -127,12 +127,21 @@ local function are_apart(one, other, name)
     end
 end
 
+-- Runs that declared other bins sum over other cells, which rounds otherwise: of what the studies
+-- derive from sums no more than this share is sure.
+local ROUNDING = 1e-8
+
+local function rounded_otherwise(a, b)
+    return a and b and math.abs(a - b) <= ROUNDING * math.max(math.abs(a), math.abs(b))
+end
+
 -- One column over the matched rows: means of each run, changes of the means, and the largest change
--- of one configuration, with its place. `differs`: whether any configuration does. apart: how many
--- of the `held` intervals that were held against A's do not meet it.
+-- of one configuration, with its place. `differs`: whether any configuration does, by more than
+-- rounding where not `rounded`. apart: how many of the `held` intervals that were held against A's
+-- do not meet it.
 local function column_of(name, matched, n_runs)
     local column = { column = name, mean = {}, change = {}, largest = nil, at = nil,
-        differs = false, apart = 0, held = 0 }
+        differs = false, rounded = true, apart = 0, held = 0 }
     for k = 1, n_runs do
         local sum, n = 0, 0
         for _, entry in ipairs(matched) do
@@ -142,6 +151,7 @@ local function column_of(name, matched, n_runs)
             end
             local equal = a == b or a ~= a and b ~= b
             column.differs = column.differs or not equal
+            column.rounded = column.rounded and (equal or rounded_otherwise(a, b))
             local apart, by = are_apart(entry.rows[1], entry.rows[k], name), change(a, b)
             if k > 1 and apart ~= nil then
                 column.held, column.apart = column.held + 1, column.apart + (apart and 1 or 0)
@@ -180,7 +190,8 @@ local function settings_that_differ(list, all)
 end
 
 -- dirs -> { runs (each with its letter), settings, columns, ends_differ (of intervals), matched,
--- alone, axes }; all: also what does not differ.
+-- alone, axes, all, rounding }; all: also what does not differ, and, for a terminal, what differs
+-- by rounding.
 function M.compare(dirs, out, all)
     if #dirs < 2 or #dirs > 26 then
         fault.raise("usage", "expected the folders of two or more runs, at most 26, not %d", #dirs)
@@ -209,7 +220,7 @@ function M.compare(dirs, out, all)
         end
     end
     return { runs = list, settings = settings, columns = columns, ends_differ = ends_differ,
-        matched = matched, alone = alone, axes = axes }
+        matched = matched, alone = alone, axes = axes, all = all, rounding = ROUNDING }
 end
 
 -- Where a condition holds: list of { run = "B", name, dir }, for every run but A.
