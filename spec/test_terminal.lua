@@ -81,7 +81,8 @@ function TestTerminal:test_ctrl_c_stops_kernels_and_loops_and_the_prompt_lives()
         t:say "kept = 41"
         for _, line in ipairs { LARGE, "while true do end", "x = 0 repeat x = x + 1 until false",
             "local function f() return f() end f()", "while true do sketch(load()) end" } do
-            t:type(line .. "\n")
+            t:type('print "at work" ' .. line .. "\n") -- Ctrl-C before that is another matter
+            t:expect "\nat work"
             t:settle()
             local begun, from = posix.now(), t.at
             t:interrupt(3)
