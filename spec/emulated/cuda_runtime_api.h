@@ -3,7 +3,7 @@
  *
  * With this folder first among the includes, gcc compiles cuda/ as it stands, and the specs of the
  * CUDA backend run (make emulated). Threads of a block are fibers, see emulator.cpp; streams do
- * their work at once. What it cannot show: races, speed, and what nvcc makes of the code.
+ * their work at once. What it cannot show: most races, speed, and what nvcc makes of the code.
  */
 #ifndef EMULATED_CUDA_RUNTIME_API_H
 #define EMULATED_CUDA_RUNTIME_API_H

@@ -25,24 +25,33 @@ struct float4 {
 /* The fiber that runs. */
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+/* Ends the process where an access would be a fault: `bytes` at an address that they do not divide. */
+void emulated_access(const void *at, size_t bytes);
+
 template <typename T> inline T __ldcs(const T *from)
 {
+    emulated_access(from, sizeof *from);
     return *from;
 }
 template <typename T> inline void __stcs(T *to, T value)
 {
+    emulated_access(to, sizeof *to);
     *to = value;
 }
 
-/* Fibers take turns at barriers alone, so these are atomic as they stand. */
+/* Fibers take turns at barriers and before these alone, so they are atomic as they stand. */
+void emulated_let_others();
+
 template <typename T> inline T atomicAdd(T *at, T value)
 {
+    emulated_let_others();
     T before = *at;
     *at += value;
     return before;
 }
 template <typename T> inline T atomicMax(T *at, T value)
 {
+    emulated_let_others();
     T before = *at;
     *at = before > value ? before : value;
     return before;
@@ -50,6 +59,7 @@ template <typename T> inline T atomicMax(T *at, T value)
 inline unsigned long long atomicCAS(unsigned long long *at, unsigned long long expected,
                                     unsigned long long value)
 {
+    emulated_let_others();
     unsigned long long before = *at;
     *at = before == expected ? value : before;
     return before;

@@ -1,9 +1,10 @@
 /*
  * emulator.cpp - CUDA on one CPU thread, for specs.
  *
- * A block's threads are fibers that run until they meet at a barrier. Which warp goes on, and in
- * which order its lanes do, is drawn anew each time (from a fixed seed), so that results which depend
- * on an order differ sooner or later. Device memory ends at a page that cannot be touched and begins
+ * A block's threads are fibers that run until they meet at a barrier, and at times let others of the
+ * warp go first before an atomic operation. Which warp goes on, and in which order its lanes do, is
+ * drawn anew each time (from a fixed seed), so that results which depend on an order differ sooner or
+ * later. Device memory ends at a page that cannot be touched and begins
  * with rubbish; shared memory is rubbish at the start of every block. There is as much of it as a spec
  * wants, see emulated_memory_for.
  */
@@ -61,6 +62,13 @@ static void *body_what;
 {
     std::fprintf(stderr, "emulated CUDA, block %u, thread %u: %s\n", blockIdx.x, running, what);
     std::abort();
+}
+
+void emulated_access(const void *at, size_t bytes)
+{
+    if (reinterpret_cast<uintptr_t>(at) % bytes != 0) {
+        wrong("memory is accessed at an address that is not aligned");
+    }
 }
 
 static void yield_as(int state)
@@ -130,12 +138,25 @@ static unsigned draw(unsigned n)
     return static_cast<unsigned>((state >> 33) % n);
 }
 
+void emulated_let_others()
+{
+    if (draw(4) == 0) {
+        yield_as(fiber::READY);
+    }
+}
+
 /* Lets each lane run to its next barrier, then opens that of the warp. True at one of the block. */
 static bool run_warp(unsigned warp)
 {
     fiber *lanes = fibers + warp * WARP;
-    for (unsigned i = 0, first = draw(WARP); i < WARP; i++) {
-        go_on(warp * WARP + (first + i) % WARP);
+    for (unsigned lane = 0; lane < WARP; lane++) {
+        lanes[lane].state = fiber::READY;
+    }
+    for (unsigned i = draw(WARP), left = WARP; left > 0; i++) {
+        if (lanes[i % WARP].state == fiber::READY) {
+            go_on(warp * WARP + i % WARP);
+            left -= lanes[i % WARP].state != fiber::READY;
+        }
     }
     for (unsigned lane = 1; lane < WARP; lane++) {
         if (lanes[lane].state != lanes[0].state ||
