@@ -43,6 +43,8 @@ static int start_sketch(cuda_state *cuda, parts_walk *walk, void *const *out)
     (void)out;
     job->part = walk->part;
     uint32_t blocks = cuda_blocks(cuda, walk->part.n, JOB_SKETCH_THREADS * JOB_GROUP, 1);
+    uint32_t least = (walk->part.n - 1) / JOB_SKETCH_MOST + 1; /* a part may be one long row */
+    blocks = blocks > least ? blocks : least;
     CUDA_TRY(cuda, "the sketch", job_sketch_start(job, blocks, cuda->work));
     return GHM_OK;
 }
