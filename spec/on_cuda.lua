@@ -1,7 +1,9 @@
 -- The device of the CUDA specs, and what they compare: a pass there with the same pass on the CPU.
 
 local lu = require "luaunit"
+local clib = require "ghm.clib"
 local device = require "ghm.device"
+local ffi = require "ffi"
 local sketches = require "ghm.sketches"
 
 local M = {}
@@ -34,6 +36,21 @@ function M.cpu()
     return cpu
 end
 
+-- An array of n float32 on the device; `skip` elements before it stay unused.
+function M.array(n, skip)
+    local all = device.array("f4", { n + (skip or 0) }, M.device())
+    all.n, all.shape = n, { n }
+    all.remote = ffi.cast("float *", all.remote) + (skip or 0)
+    return all
+end
+
+-- A copy of an array of float32 on the device.
+function M.sent(a, skip)
+    local there = M.array(a.n, skip)
+    clib.check(clib.C.ghm_memory_copy(M.device(), there.remote, a.ptr, 4 * a.n))
+    return there
+end
+
 -- A sketch of a batch on a device, and the facts of the pass.
 function M.sketch(spec, one, where, opts)
     local s = sketches.new(spec)
@@ -41,12 +58,13 @@ function M.sketch(spec, one, where, opts)
     return s, facts
 end
 
--- Asserts that a batch leaves the same sketch and facts on both devices.
+-- Asserts that a batch leaves the same sketch and facts on both devices. The CPU is the second: it
+-- fetches what lies on the other one, for good.
 function M.same_sketch(spec, one, opts, what)
     local form = one.form -- which the first reading may find to be soft
-    local wanted, wanted_facts = M.sketch(spec, one, M.cpu(), opts)
-    one.form = form
     local got, facts = M.sketch(spec, one, M.device(), opts)
+    one.form = form
+    local wanted, wanted_facts = M.sketch(spec, one, M.cpu(), opts)
     lu.assertEquals(facts, wanted_facts, what)
     lu.assertEquals(got:facts(), wanted:facts(), what)
     lu.assertEquals(got:digest(), wanted:digest(), what)

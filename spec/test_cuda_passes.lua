@@ -180,19 +180,7 @@ end
 
 -- -- memory of the device -------------------------------------------------------------------------
 
--- `skip` elements before it stay unused.
-local function on_device(n, skip)
-    local all = device.array("f4", { n + (skip or 0) }, cuda.device())
-    all.n, all.shape = n, { n }
-    all.remote = ffi.cast("float *", all.remote) + (skip or 0)
-    return all
-end
-
-local function sent(a, skip)
-    local there = on_device(a.n, skip)
-    clib.check(C.ghm_memory_copy(cuda.device(), there.remote, a.ptr, 4 * a.n))
-    return there
-end
+local sent = cuda.sent
 
 function TestCudaPasses.test_what_lies_on_the_device_is_used_there_aligned_or_not()
     local n = 9001
@@ -205,7 +193,7 @@ function TestCudaPasses.test_what_lies_on_the_device_is_used_there_aligned_or_no
         lu.assertEquals(cuda.sketch(spec, one, cuda.device()):digest(), digest)
         one = samples.class_batch(there[1], t, w) -- the rest is copied
         lu.assertEquals(cuda.sketch(spec, one, cuda.device()):digest(), digest)
-        local grad, places = on_device(n, skip), ffi.new "ghm_outputs"
+        local grad, places = cuda.array(n, skip), ffi.new "ghm_outputs"
         places.grad = grad.remote
         clib.check(C.ghm_gradient(cuda.device(), one.c, C.GHM_BCE, 0, 0, 10, 1,
             ffi.new("double[10]", { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 }), 0.5, 2, places))
@@ -216,7 +204,7 @@ function TestCudaPasses.test_what_lies_on_the_device_is_used_there_aligned_or_no
 end
 
 function TestCudaPasses.test_synthetic_batches_are_made_on_the_device()
-    local made = synth(cuda.device(), 0, "detector", 1500, 7, on_device)
+    local made = synth(cuda.device(), 0, "detector", 1500, 7, cuda.array)
     local wanted = synth(cuda.cpu(), 0, "detector", 1500, 7, host)
     lu.assertEquals(
         cuda.sketch(spec, samples.class_batch(made[1], made[2], made[3]), cuda.device()):digest(),
@@ -330,6 +318,18 @@ function TestCudaPasses.test_memory_that_ends_before_or_amid_a_pass()
         lu.assertTrue(amid >= 1, name .. ": no kernel ran before memory ended")
     end
     still_works()
+end
+
+-- The table of a sketch is zeroed again after a pass that has ended amid its parts.
+function TestCudaPasses.test_what_a_failed_pass_has_added_is_forgotten()
+    lu.skipIf(not cuda.is_emulated(), "memory ends at will on the emulated device alone")
+    local one_part = sketched(samples.class_batch(samples.detector(4096)))
+    local own = device.open("cuda", 1)
+    local wanted = one_part(own)
+    C.emulated_memory_for(0)
+    local ok = pcall(long_passes().sketch, own)
+    lu.assertEquals({ ok, C.emulated_memory_for(-1) }, { false, 1 }) -- one kernel was started
+    lu.assertEquals(one_part(own), wanted)
 end
 
 function TestCudaPasses.test_arguments_that_do_not_fit()

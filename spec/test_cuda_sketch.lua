@@ -125,16 +125,25 @@ for name, value in pairs(spreads) do
     end
 end
 
--- The largest squares there are, often enough that a block's counters carry many times.
+-- The largest offsets and squares there are, often enough that each of a block's counters carries.
+-- On the device, where a batch is one part. Of four cells in turn, lanes add up two, and add two
+-- sample by sample; their low bits are such that offsets carry where nothing else does.
 function TestCudaSketch.test_counters_that_carry()
-    local n = cuda.is_emulated() and 50000 or 2 ^ 22 + 7
-    local x = samples.fill(n, function() return 1.9990234375 end) -- low bits 0
-    cuda.same_sketch({ bins = 1 }, samples.class_batch(x, samples.flags(n, 0)))
+    local n = cuda.is_emulated() and 80000 or 2 ^ 22 + 7
+    local function on_device(value)
+        return cuda.sent(samples.fill(n, value))
+    end
+    local zeros = on_device(function() return 0 end)
+    local small = on_device(function() return 2 ^ -30 end)
+    local function each(value)
+        local x = on_device(value)
+        cuda.same_sketch({ bins = 1 }, samples.class_batch(x, zeros))
+        cuda.same_sketch({ task = "regression", bins = 1, mu = 1 }, samples.box_batch(x, small))
+    end
     local last = 2 - 2 ^ -23 -- all low bits set
-    x = samples.fill(n, function() return last end)
-    cuda.same_sketch({ bins = 1 }, samples.class_batch(x, samples.flags(n, 0)))
-    cuda.same_sketch({ task = "regression", bins = 1, mu = 1 }, samples.box_batch(x,
-        samples.fill(n, function() return 2 ^ -30 end)))
+    each(function() return 1.9990234375 end) -- low bits 0
+    each(function() return last end)
+    each(function(i) return 1 + i % 4 * 2 ^ -10 + 7500 * 2 ^ -23 end)
 end
 
 -- Many edges in one cell, finer cells, and as many sides as cells.
