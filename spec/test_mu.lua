@@ -26,17 +26,84 @@ local function stream(n, bins, mu)
     return calls, sizes, parts
 end
 
--- Knots stand 6 % apart, and a quantile between two is interpolated.
+-- Where `rank` of the sorted sizes lie below, in proportion to ln |d| between two of these edges.
+local function size_at(rank, sizes, edges, n_edges)
+    rank = math.min(math.max(rank, 1), #sizes)
+    local low, high, below, here = 0, math.huge, 0, 0
+    for i = 0, n_edges - 1 do
+        local at = edges[i]
+        low = at <= sizes[math.ceil(rank)] and at or low
+        high = at > sizes[math.ceil(rank)] and math.min(at, high) or high
+    end
+    for _, size in ipairs(sizes) do
+        below = below + (size < low and 1 or 0)
+        here = here + (size >= low and size < high and 1 or 0)
+    end
+    return low * (high / low) ^ ((rank - below) / here), low, high
+end
+
+-- A quantile lies between the knots that its sample lies between, 6 % apart: nothing is left to
+-- chance.
 function TestMuStudy.test_quantiles_are_those_of_the_samples()
     for _, n in ipairs { 1, 5 } do
         local calls, sizes = stream(n, { 10 }, { 0.02 })
+        local edges = study.interval_edges(calls[1].sketch)
         for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
-            local d, drawn = study.quantiles(calls, q)
-            close(d, sizes[math.ceil(q * #sizes)], { rel = 0.03 }, "%g-quantile of %d steps", q, n)
-            local low, high = ghm.bootstrap.middle(drawn, drawn.steps)
-            lu.assertEquals(drawn.steps, n > 1 and n or nil)
-            lu.assertTrue(low < d and d < high and high < 2 * low, "interval at " .. q)
+            local expected, low, high = size_at(q * #sizes, sizes, edges,
+                calls[1].sketch:intervals() - 1)
+            close((study.quantiles(calls, q)), expected, { rel = 1e-9 }, "%g-quantile of %d steps",
+                q, n)
+            lu.assertTrue(low > 0 and high < low * 10 ^ 0.02501, "knots around it")
         end
+    end
+end
+
+-- Samples drawn anew: their q-quantile lies below a size that x of N samples lie below, where
+-- (1 - q) Poisson(x) > q Poisson(N - x); so it stands at q N, give or take sqrt(q (1 - q) N). Of
+-- 200 draws the 10th and the 190th are the ends of the interval. Beyond 0.7 of those deviations lie
+-- at least 20 % of the draws, and beyond 4.5 at most 0.06 % (summed from the Poisson distributions,
+-- N from 1050 to 1200): by the binomial distribution an end stands outside of these in fewer than
+-- one stream of 1e9.
+function TestMuStudy.test_a_steps_interval_is_that_of_its_samples()
+    local calls, sizes = stream(1, { 10 }, { 0.02 })
+    local edges, n_edges = study.interval_edges(calls[1].sketch), calls[1].sketch:intervals() - 1
+    for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
+        local _, drawn = study.quantiles(calls, q)
+        lu.assertNil(drawn.steps)
+        local ends = { ghm.bootstrap.middle(drawn) }
+        local N = #sizes
+        for k, side in ipairs { -1, 1 } do
+            local deviation = side * math.sqrt(q * (1 - q) * N)
+            local near = size_at(q * N + 0.7 * deviation, sizes, edges, n_edges)
+            local far = size_at(q * N + 4.5 * deviation, sizes, edges, n_edges)
+            lu.assertTrue(side * ends[k] > side * near, ("end %d at %g is too near"):format(k, q))
+            lu.assertTrue(side * ends[k] <= side * far, ("end %d at %g is too far"):format(k, q))
+        end
+    end
+end
+
+-- Steps drawn anew: a quantile of several lies between the least and the largest of theirs (where
+-- two steps have the same, perhaps on it), and five steps make 126 different mixtures.
+function TestMuStudy.test_the_interval_of_steps_lies_inside_them()
+    local calls, near = stream(5, { 10 }, { 0.02 }), 1 + 1e-12 -- by rounding
+    for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
+        local d, drawn = study.quantiles(calls, q)
+        lu.assertEquals(drawn.steps, 5)
+        local least, most = math.huge, 0
+        for _, call in ipairs(calls) do
+            local own = study.quantiles({ call }, q)
+            least, most = math.min(least, own), math.max(most, own)
+        end
+        local seen, n_seen = {}, 0
+        for _, value in ipairs(drawn) do
+            if not seen[value] then
+                seen[value], n_seen = true, n_seen + 1
+            end
+        end
+        lu.assertTrue(n_seen > 5, "quantiles of single steps alone")
+        local low, high = ghm.bootstrap.middle(drawn, drawn.steps)
+        lu.assertTrue(least <= low * near and low < d and d < high and high <= most * near,
+            ("%g < %g < %g < %g < %g at %g"):format(least, low, d, high, most, q))
     end
 end
 
