@@ -28,7 +28,7 @@ ghm.experiment.main {
     axes = { "bins", "momentum" }, rows_by = { "loss" },
     keys = ghm.keys { "bins", "momentum", "alpha", "gamma", "beta", "mu", "eps", "loss_weight",
         "beta_max", "divide", "start", "empty", "labels", single = true, bins = "10,30",
-        momentum = "0", alpha = "0.25", gamma = "2", beta = ("%.16g"):format(1 / 9) },
+        momentum = true, alpha = true, gamma = true, beta = true },
     options = function(parser)
         parser:option("--loss", "ghmc for logits, ghmr for boxes, or both (both)")
             :choices { "ghmc", "ghmr", "both" }:default "both":show_default(false)

@@ -16,7 +16,7 @@ ghm.cli.main({
     shards = true,
     without = { "--out", "--name", "--plot", "--csv", "--json" },
     keys = ghm.keys { "bins", "mu", "beta", "labels", single = true, bins = "1:100:1,200",
-        mu = "0.02,log:0.001:1:13", beta = ("%.16g,1"):format(1 / 9) },
+        mu = "0.02,log:0.001:1:13", beta = ghm.losses.defaults.beta .. ",1" },
     options = function(parser)
         parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
             :default "ghmc":show_default(false)

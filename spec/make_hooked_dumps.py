@@ -73,7 +73,8 @@ def pyramid(name, **options):
                 pred = torch.randn(rows, 5, requires_grad=True)
                 boxes = torch.randn(rows, 4, requires_grad=True)
                 mask = torch.rand(rows) < 0.5
-                cls(pred, torch.randint(0, 6, (rows,)), torch.ones(rows), avg_factor=7)
+                labels = torch.where(torch.rand(rows) < 0.2, torch.randint(0, 5, (rows,)), 5)
+                cls(pred, labels, torch.ones(rows), avg_factor=7)
                 box(boxes, target=torch.randn(rows, 4), weight=mask[:, None].expand(rows, 4).float(),
                     avg_factor=7)
             dump.step()

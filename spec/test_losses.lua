@@ -53,7 +53,7 @@ function TestLosses.test_plain_box_losses_are_means_over_valid_samples()
     for _, n in ipairs { 0, 1, 513, 4000 } do
         local pred, target, w = samples.boxes(n)
         for name, f in pairs { ASL1 = function(d) return oracle.asl1(d, 0.02) end,
-            SmoothL1 = function(d) return oracle.smooth_l1(d, 1) end } do
+            SmoothL1 = function(d) return oracle.smooth_l1(d, 0.11) end } do
             local values, valid = {}, 0
             for i = 0, n - 1 do
                 values[i + 1] = w.ptr[i] > 0 and f(pred.ptr[i] - target.ptr[i]) or 0

@@ -47,7 +47,7 @@ end
 function TestMuStudy.test_quantiles_are_those_of_the_samples()
     for _, n in ipairs { 1, 5 } do
         local calls, sizes = stream(n, { 10 }, { 0.02 })
-        local edges = study.interval_edges(calls[1].sketch)
+        local edges = calls[1].sketch:edges()
         for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
             local expected, low, high = size_at(q * #sizes, sizes, edges,
                 calls[1].sketch:intervals() - 1)
@@ -66,7 +66,7 @@ end
 -- one stream of 1e9.
 function TestMuStudy.test_a_steps_interval_is_that_of_its_samples()
     local calls, sizes = stream(1, { 10 }, { 0.02 })
-    local edges, n_edges = study.interval_edges(calls[1].sketch), calls[1].sketch:intervals() - 1
+    local edges, n_edges = calls[1].sketch:edges(), calls[1].sketch:intervals() - 1
     for _, q in ipairs { 0.05, 0.25, 0.5, 0.9, 0.99 } do
         local _, drawn = study.quantiles(calls, q)
         lu.assertNil(drawn.steps)

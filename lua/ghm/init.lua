@@ -4,8 +4,8 @@ local losses = require "ghm.losses"
 
 local modules = {
     array = "ghm.array", batch = "ghm.batch", device = "ghm.device", fault = "ghm.fault",
-    harmonise = "ghm.harmonise", json = "ghm.json", probabilities = "ghm.probabilities",
-    sketch = "ghm.sketches", softmax = "ghm.softmax",
+    harmonise = "ghm.harmonise", json = "ghm.json", losses = "ghm.losses",
+    probabilities = "ghm.probabilities", sketch = "ghm.sketches", softmax = "ghm.softmax",
     -- dumps/
     dump = "ghm.dumps.dump", source = "ghm.dumps.source",
     -- studies/

@@ -29,7 +29,8 @@ local Loss = {}
 Loss.__index = Loss
 
 -- What losses take beside the switches of harmonise, by default: mmdetection's, and the core's mu.
-M.defaults = { form = "true_class", alpha = 0.25, gamma = 2, beta = 1,
+-- Its beta is that of its RetinaNet: with 1, as in PyTorch, nearly all boxes would have an L2 loss.
+M.defaults = { form = "true_class", alpha = 0.25, gamma = 2, beta = 0.11,
     mu = harmonise.defaults("regression").mu }
 
 -- own: what a sketch sums; keys: those of M.defaults that the loss takes.

@@ -3,7 +3,7 @@
 --   keys { "bins", "momentum", single = true }   -> the `keys` of a cli spec
 --
 -- Defaults are the core's and those of ghm.losses. A script that sweeps a key gives its own,
--- { bins = "5:50:5" }; a number, { bins = 30 }, leaves the key single.
+-- { bins = "5:50:5" }, or true for the usual one; a number, { bins = 30 }, leaves the key single.
 
 local calls = require "ghm.studies.calls"
 local clib = require "ghm.clib"
@@ -27,7 +27,7 @@ local known = {
     reduction = { help = "of the loss" },
     alpha = { help = "alpha of focal", above = 0, below = 1 },
     gamma = { help = "gamma of focal", min = 0 },
-    beta = { help = "beta of smooth L1", above = 0 },
+    beta = { help = "beta of smooth L1, 1 in PyTorch", above = 0 },
     form = { help = "g of softmax: 1 - p_true, |p_c - y_c| of each class, "
         .. "or the L1 norm of p - y" },
     eps = { help = "window of the exact density; by default 1/bins", above = 0, max = 1 },
@@ -44,7 +44,7 @@ return function(wanted)
             key[field] = value
         end
         if wanted[name] then
-            key.default = wanted[name]
+            key.default = wanted[name] ~= true and wanted[name] or key.default
             key.single = wanted.single and type(wanted[name]) == "number"
         end
         list[i] = key

@@ -2,6 +2,7 @@
 
 local curves = require "ghm.studies.curves"
 local harmonise = require "ghm.harmonise"
+local losses = require "ghm.losses"
 local losses_study = require "ghm.studies.losses_study"
 local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
@@ -57,9 +58,9 @@ end
 
 -- The plain losses that GHM is held against.
 local function plain_losses(task, mu)
-    local plain = {}
-    for _, loss in ipairs(losses_study.list(task, { bins = {}, alpha = -1, gamma = 2, mu = mu,
-        beta = 1 / 9 })) do
+    local plain, usual = {}, losses.defaults
+    for _, loss in ipairs(losses_study.list(task, { bins = {}, alpha = -1, gamma = usual.gamma,
+        mu = mu, beta = usual.beta })) do
         plain[#plain + 1] = loss.made and loss or nil
     end
     return plain

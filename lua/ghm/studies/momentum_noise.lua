@@ -17,7 +17,7 @@ local nearest = require "ghm.nearest"
 
 local M = {}
 
-local REACH = 6 -- pairs up to so many calls apart: beyond, a rate has wandered off for good
+M.REACH = 6 -- pairs up to so many calls apart: beyond, a rate has wandered off for good
 local ROUNDS = 4 -- of weighing pairs by what the round before expects of them
 local AS_GOOD = 1.1 -- an error this much larger than the least is as good
 
@@ -61,7 +61,7 @@ local function pairs_by_step(counts, times)
     local list = {}
     for a = 1, #times do
         list[a] = {}
-        for b = a + 1, math.min(a + REACH, #times) do
+        for b = a + 1, math.min(a + M.REACH, #times) do
             local both = (counts[a] or 0) + (counts[b] or 0)
             if counts[a] and counts[b] and both > 0 then
                 local square = ((counts[a] - counts[b]) * 2 / both) ^ 2
