@@ -65,7 +65,8 @@ ghm.cli.main({
         io.stderr:write(ghm.telling.warnings(warnings))
     else
         local shown = { "step", { key = "valid" }, { key = "loss", format = "%.6g" },
-            { key = "n" }, { key = "beta_largest", title = "largest beta", format = "%.4g" } }
+            { key = "n" }, { key = "beta_largest", title = "largest beta",
+                format = ghm.text.number } }
         if loss.task == "classification" and soft < #rows then
             table.insert(shown, 3, "positive")
         end

@@ -12,7 +12,7 @@ local shown = {
     { key = "last_share", title = "last", format = "%.3f" },
     { key = "loss", format = "%.4f" }, { key = "asl1", title = "ASL1", format = "%.4f" },
     { key = "smooth_l1", title = "smooth L1", format = "%.4f" }, { key = "n", format = "%.1f" },
-    { key = "beta_largest", title = "max beta", format = "%.4g" },
+    { key = "beta_largest", title = "max beta", format = ghm.text.number },
     { key = "beta_error", title = "beta error", format = "%.3f" },
     { key = "cosine", format = "%.4f" }, { key = "entropy", format = "%.3f" },
 }

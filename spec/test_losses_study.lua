@@ -209,7 +209,8 @@ end
 function TestCompareLosses:test_logits_and_boxes_come_with_one_command()
     local out = self.place:fine("compare_losses", "synth:detector,rows=200 --plot svg")
     for _, text in ipairs { "GHM-R, exact density", "focal, alpha 0.25, gamma 2",
-        "\nLogits: of the gradient, ", "\nBoxes: of the gradient, ", "\nThe most even over g: " } do
+        "\nLogits: easy samples ", "\nBoxes: easy samples ", " % of the gradient with smooth L1, "
+        .. "beta 0.11; ", "\nThe most even over g: of logits " } do
         lu.assertStrContains(out, text)
     end
     local plots = self.place:listing "runs/latest/plots"

@@ -108,7 +108,7 @@ end
 
 -- Where the table leaves rows or columns out: what it lists, and where all are, in words of the
 -- caller's. The ends of an interval are listed too, but are no rows.
-local function listed_text(found, left_out, all)
+local function listed_text(found, n_columns, of_columns, all)
     local is_row, n = {}, 0
     for _, row in ipairs(found.rows) do
         is_row[row] = true
@@ -118,19 +118,32 @@ local function listed_text(found, left_out, all)
     end
     local listed = {}
     for _, part in ipairs { { n, #found.rows, "rows" },
-        { #found.shown - left_out, #found.shown, "columns" } } do
+        { n_columns, of_columns, "columns" } } do
         listed[#listed + 1] = part[1] < part[2] and ("%d of %d %s"):format(unpack(part)) or nil
     end
     return listed[1] and ("%s are listed, %s."):format(table.concat(listed, " and "), all)
 end
 
+-- Those of the columns that some row has a value of: soft targets, say, have no error of beta.
+local function filled(columns, rows)
+    local list = {}
+    for _, column in ipairs(columns) do
+        local key, some = type(column) == "table" and column.key or column, #rows == 0
+        for _, row in ipairs(rows) do
+            some = some or row[key] ~= nil
+        end
+        list[#list + 1] = some and column or nil
+    end
+    return list
+end
+
 -- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
 -- and its answer. all: says where the rows are that the table leaves out.
 function M.text(found, unwanted, all)
-    local columns = screen.columns()
-    local letters, left_out = text.table(found.listed or found.rows, found.shown,
-        { mark = found.mark, spare = true })
-    local listed = listed_text(found, left_out, all)
+    local columns, rows = screen.columns(), found.listed or found.rows
+    local shown = filled(found.shown, rows)
+    local letters, left_out = text.table(rows, shown, { mark = found.mark, spare = true })
+    local listed = listed_text(found, #shown - left_out, #shown, all)
     local parts = { letters .. (listed and broken({ listed }, columns) .. "\n" or "") }
     if found.term and not unwanted then
         parts[#parts + 1] = found.term

@@ -138,11 +138,11 @@ local function shares_line(part)
     local words = {}
     for _, row in ipairs(part.rows) do
         if row.easy_share and not row.eps then
-            words[#words + 1] = ("%s: %s and %s"):format(row.loss, percent(row.easy_share),
-                percent(row.outlier_share))
+            words[#words + 1] = ("%s and %s%s with %s"):format(percent(row.easy_share),
+                percent(row.outlier_share), #words == 0 and " of the gradient" or "", row.loss)
         end
     end
-    return ("%s: of the gradient, easy samples (g < 0.1) and outliers (g >= 0.9) give: %s."):format(
+    return ("%s: easy samples (g < 0.1) and outliers (g >= 0.9) give %s."):format(
         part.what:gsub("^%l", string.upper), table.concat(words, "; "))
 end
 
@@ -155,10 +155,10 @@ local function flattest_line(parts)
             best = (not best or row.entropy > best.entropy) and row or best
         end
         local plain = part.rows[1]
-        words[#words + 1] = ("%s of %s (entropy %.2f%s)"):format(best.loss, part.what,
-            best.entropy, best ~= plain and ("; %s %.2f"):format(plain.loss, plain.entropy) or "")
+        words[#words + 1] = ("of %s %s (entropy %.2f%s)"):format(part.what, best.loss,
+            best.entropy, best ~= plain and ("; %s: %.2f"):format(plain.loss, plain.entropy) or "")
     end
-    return "The most even over g: " .. table.concat(words, ", ") .. "."
+    return "The most even over g: " .. table.concat(words, "; ") .. "."
 end
 
 -- The answer: a line for each part, and one for all.

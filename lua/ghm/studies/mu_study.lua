@@ -213,7 +213,7 @@ function M.answer(verdict, advice, best)
     return {
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
             verdict.as_good[1], verdict.as_good[2], MOST, LEAST),
-        ("%s; at mu = %g the last of %d regions begins at |d| = %.3g and holds %.0f %%; M = %d, "
+        ("%s; at mu = %.3g the last of %d regions begins at |d| = %.3g and holds %.0f %%; M = %d, "
             .. "%s."):format(sure, best.mu, best.bins, best.d_last, 100 * best.last_share,
             best.bins, bootstrap.words(advice)),
     }
@@ -228,7 +228,7 @@ function M.edges_table(whole, best)
             share = tonumber(R[j - 1]) / whole:facts().valid }
         rows[j].bar = text.bar(rows[j].share, 30)
     end
-    return ("regions of mu = %g, M = %d\n"):format(best.mu, best.bins) .. text.table(rows, {
+    return ("regions of mu = %.3g, M = %d\n"):format(best.mu, best.bins) .. text.table(rows, {
         "region", { key = "g", title = "from g", format = "%.3f" },
         { key = "d", title = "from |d|", format = "%.3g" },
         { key = "share", title = "samples", format = "%.3f" }, { key = "bar", title = "" } })
