@@ -18,7 +18,7 @@ ghm.cli.main({
         "--name", "--plot", "--verbose" },
     options = function(parser)
         parser:option("--fail-if", "exit with 6 where this holds"):argname "COND"
-        parser:flag("--all", "also what does not differ")
+        parser:flag("--all", "also what does not differ, or by rounding alone")
     end,
 }, function(args)
     local comparing = ghm.comparing

@@ -81,6 +81,17 @@ function TestGnuplot.test_zero_is_no_gap_on_a_linear_axis()
     lu.assertStrContains(contents(folder .. "/d.tsv"), "0.25\t0\n0.5\t0\n\n0.75")
 end
 
+-- With powers of ten alone a range within one of them had a tick or none.
+function TestGnuplot.test_a_short_logarithmic_axis_has_ticks_at_1_2_and_5()
+    for tics, y in pairs { ["100, 200, 500, 1000"] = { 140, 900 }, ["0.2, 0.5"] = { 0.2, 0.5 },
+        ["1, 2"] = { 1, 1 }, ["5, 10"] = { 7, 7 }, ["2, 5, 10, 20, 50, 100"] = { 2, 90 } } do
+        gnuplot.draw(folder .. "/d", { ylog = true, series = { { x = { 1, 2 }, y = y } } }, {})
+        lu.assertStrContains(contents(folder .. "/d.gp"), "set ytics (" .. tics .. ")\n")
+    end
+    gnuplot.draw(folder .. "/d", { ylog = true, series = { { x = { 1, 2 }, y = { 1, 100 } } } }, {})
+    lu.assertNotStrContains(contents(folder .. "/d.gp"), "set ytics (")
+end
+
 function TestGnuplot.test_script_runs_from_any_folder_by_itself()
     need_gnuplot()
     local base = folder .. "/it's"
