@@ -137,6 +137,16 @@ function TestCompare:test_what_differs_by_rounding_is_told_apart()
         :match "\nknuth[^\n]*", "\nknuth .*e%-1%d %%.*")
 end
 
+-- Rows that nothing common tells apart would be held against any of the others.
+function TestCompare:test_runs_of_different_experiments_are_refused()
+    self:runs("")
+    self.place:fine("density", "synth:converged,rows=40,steps=2 bins=5 --plot none -q -o d")
+    self.place:refused(5, { "the rows of a/", "are told apart by bins, momentum, which not all" },
+        "compare", "a/latest d/latest")
+    self.place:refused(5, { "the rows of d/", "are told apart by name" }, "compare",
+        "d/latest a/latest")
+end
+
 function TestCompare:test_fail_if_ends_with_6_and_names_the_place()
     self:runs("", "loss_weight=2", "")
     local judged = "a/latest c/latest b/latest -q --fail-if 'loss>1.01*A'"

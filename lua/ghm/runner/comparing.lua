@@ -85,7 +85,13 @@ local function match(list, axes)
     for _, one in ipairs(list) do
         one.by_name = {}
         for _, row in ipairs(one.rows) do
-            one.by_name[row_name(row, axes)] = row
+            local name = row_name(row, axes)
+            if one.by_name[name] then -- runs of different experiments
+                fault.raise("mismatch", "the rows of %s are told apart by %s, which not all runs "
+                    .. "have: nothing can be compared", one.run.dir,
+                    table.concat(one.run.info.axes or {}, ", "))
+            end
+            one.by_name[name] = row
         end
     end
     local matched, alone = {}, 0
@@ -152,7 +158,7 @@ local function column_of(name, matched, n_runs)
             local equal = a == b or a ~= a and b ~= b
             column.differs = column.differs or not equal
             column.rounded = column.rounded and (equal or rounded_otherwise(a, b))
-            local apart, by = are_apart(entry.rows[1], entry.rows[k], name), change(a, b)
+            local apart, by = are_apart(entry.rows[1], entry.rows[k], name), k > 1 and change(a, b)
             if k > 1 and apart ~= nil then
                 column.held, column.apart = column.held + 1, column.apart + (apart and 1 or 0)
             end
