@@ -3,8 +3,8 @@
 local losses = require "ghm.losses"
 
 local modules = {
-    array = "ghm.array", batch = "ghm.batch", device = "ghm.device", fault = "ghm.fault",
-    harmonise = "ghm.harmonise", json = "ghm.json", losses = "ghm.losses",
+    array = "ghm.array", batch = "ghm.batch", called = "ghm.called", device = "ghm.device",
+    fault = "ghm.fault", harmonise = "ghm.harmonise", json = "ghm.json", losses = "ghm.losses",
     probabilities = "ghm.probabilities", sketch = "ghm.sketches", softmax = "ghm.softmax",
     -- dumps/
     dump = "ghm.dumps.dump", source = "ghm.dumps.source",
@@ -19,7 +19,7 @@ local modules = {
     mu_study = "ghm.studies.mu_study", sweep = "ghm.studies.sweep",
     warnings = "ghm.studies.warnings",
     -- runner/
-    called = "ghm.runner.called", cli = "ghm.runner.cli", comparing = "ghm.runner.comparing",
+    cli = "ghm.runner.cli", comparing = "ghm.runner.comparing",
     experiment = "ghm.runner.experiment", keys = "ghm.runner.keys", merging = "ghm.runner.merging",
     runs = "ghm.runner.runs", sketching = "ghm.runner.sketching", telling = "ghm.runner.telling",
     -- show/

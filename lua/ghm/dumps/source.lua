@@ -8,7 +8,7 @@
 -- nil).
 
 local blocks = require "ghm.dumps.blocks"
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local clib = require "ghm.clib"
 local declared = require "ghm.declared"
 local dump = require "ghm.dumps.dump"

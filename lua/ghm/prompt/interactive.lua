@@ -2,7 +2,7 @@
 --
 --   interactive.run(args) -> exit code       args: of ghm.cli
 
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local clib = require "ghm.clib"
 local completion = require "ghm.prompt.completion"
 local device = require "ghm.device"

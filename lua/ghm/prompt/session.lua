@@ -6,7 +6,7 @@
 --   s:save(path)
 --   session.script(body)            what a saved script calls
 
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
 local commands = require "ghm.prompt.commands"

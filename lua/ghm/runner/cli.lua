@@ -35,7 +35,7 @@
 -- }
 
 local axis = require "ghm.runner.axis"
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
 local json = require "ghm.json"

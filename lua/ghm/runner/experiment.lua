@@ -22,7 +22,7 @@
 -- as_good (a list) }, ... } }.
 
 local bootstrap = require "ghm.studies.bootstrap"
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local cli = require "ghm.runner.cli"
 local clib = require "ghm.clib"
 local device = require "ghm.device"

@@ -1,7 +1,7 @@
 -- Merging shards: their kept sketches lie together in one run folder, which is then gone on with as
 -- after --resume. So the merged results come from the code, and the numbers, of a single run.
 
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local cli = require "ghm.runner.cli"
 local fault = require "ghm.fault"
 local json = require "ghm.json"

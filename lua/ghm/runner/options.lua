@@ -1,7 +1,7 @@
 -- The options of a script and its help, by lua-argparse; cli.lua is what scripts use.
 
 local argparse = require "argparse"
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local fault = require "ghm.fault"
 local nearest = require "ghm.nearest"
 local number = require "ghm.number"

@@ -1,7 +1,7 @@
 -- The report of one run: what ghm.show.report needs, gathered from the run folder and the study.
 
 local bootstrap = require "ghm.studies.bootstrap"
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local narrow = require "ghm.show.narrow"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"

@@ -1,6 +1,6 @@
 -- What an experiment says: of what it will do, of what it read, of what it found.
 
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local csv = require "ghm.show.csv"
 local device = require "ghm.device"
 local json = require "ghm.json"

@@ -7,7 +7,7 @@
 -- better, { decay = true }, or nil.
 -- Every function below returns such a warning, or nil; it takes these two, if it does not say else.
 
-local called = require "ghm.runner.called"
+local called = require "ghm.called"
 local calls = require "ghm.studies.calls"
 local probabilities = require "ghm.probabilities"
 local text = require "ghm.show.text"
