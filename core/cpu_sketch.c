@@ -164,7 +164,7 @@ static int run_pass(sketch_pass *pass, ghm_scan *out)
         if (!pass->patterns) {
             cpu_watch_splits(table, &pass->plan, pass->edges, true);
         }
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
         for (int64_t block = 0; block < blocks; block++) {
             if (!me || me->status != GHM_OK || me->odd) {
                 continue;

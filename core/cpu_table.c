@@ -182,7 +182,7 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
         }
 #pragma omp single
         status = status ? status : lay_out(plan, pieces, n, cells);
-#pragma omp for schedule(static, 1)
+#pragma omp for schedule(static, 1) nowait
         for (int i = 0; i < n; i++) {
             if (status == GHM_OK) {
                 ghm_cells_copy(&cells[pieces[i].group / plan->stride], pieces[i].to,
@@ -190,7 +190,7 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
             }
         }
         /* Each its own, which stays in its cache; the others have only read it. */
-#pragma omp for schedule(static, 1)
+#pragma omp for schedule(static, 1) nowait
         for (int i = 0; i < threads; i++) {
             clear_table(&cpu->tables[i], pieces, n);
         }

@@ -231,8 +231,9 @@ end
 
 -- tot of the loss: valid samples, or the sum of their weights for regression; at least 1.
 function Sketch:tot()
-    local facts = self:facts()
-    return math.max(self.task == "regression" and facts.weight_sum or facts.valid, 1)
+    local facts = ffi.new "ghm_facts"
+    clib.check(C.ghm_sketch_facts(pointer_of(self), facts))
+    return math.max(self.task == "regression" and facts.weight_sum or tonumber(facts.valid), 1)
 end
 
 function Sketch:is_soft()
