@@ -79,11 +79,12 @@ static inline void tell_facts(const wide_facts *facts, ghm_block *block)
     block->seen = (uint32_t)_mm512_reduce_or_epi32(facts->seen);
 }
 
-/* Sixteen samples into the block: the halves of their words, woven together. */
-static inline void place(__m512i key, __m512i low, __m512i offset, __mmask16 used,
-                         __mmask16 positive, const wide_plan *wide, wide_facts *facts,
-                         ghm_block *block, int i)
+/* Sixteen samples into the block: the halves of their words, woven together. fine: the bits of their
+ * offsets below `low`. */
+static inline void place(__m512i key, __m512i low, __m512i fine, __mmask16 used, __mmask16 positive,
+                         const wide_plan *wide, wide_facts *facts, ghm_block *block, int i)
 {
+    enum { LOW_SHIFT = GHM_OFFSETS_SHIFT + GHM_FINE_BITS, OR_3 = 0xfe };
     const __m512i one = _mm512_set1_epi32(1 << (GHM_COUNT_SHIFT - 32));
     const __m512i half = _mm512_set1_epi32(1 << (GHM_SQUARE_SHIFT - 1));
     __m512i cell = _mm512_srl_epi32(key, wide->shift);
@@ -91,8 +92,9 @@ static inline void place(__m512i key, __m512i low, __m512i offset, __mmask16 use
     _mm512_store_si512(block->slot + i, _mm512_mask_mov_epi32(wide->trash, used, cell));
     __m512i square = _mm512_add_epi32(_mm512_madd_epi16(low, low), half); /* low is below 2^15 */
     square = _mm512_srli_epi32(square, GHM_SQUARE_SHIFT);
-    __m512i bottom = _mm512_or_si512(_mm512_slli_epi32(offset, GHM_OFFSETS_SHIFT), square);
-    __m512i top = _mm512_or_si512(_mm512_srli_epi32(offset, 32 - GHM_OFFSETS_SHIFT), one);
+    __m512i bottom = _mm512_ternarylogic_epi32(_mm512_slli_epi32(low, LOW_SHIFT), square,
+                                               _mm512_slli_epi32(fine, GHM_OFFSETS_SHIFT), OR_3);
+    __m512i top = _mm512_or_si512(_mm512_srli_epi32(low, 32 - LOW_SHIFT), one);
     for (int k = 0; k < 2; k++) {
         _mm512_store_si512(block->word + i + 8 * k,
                            _mm512_permutex2var_epi32(bottom, wide->weave[k], top));
@@ -122,8 +124,7 @@ static void classes(const float *restrict x, const float *restrict t, const floa
         /* The bits of 1.0, 8 places up, are the sign. */
         __m512i key = _mm512_xor_si512(bits, _mm512_slli_epi32(target_bits, 8));
         __m512i low = _mm512_and_si512(key, wide.low_mask);
-        __m512i offset = _mm512_or_si512(_mm512_slli_epi32(low, GHM_FINE_BITS), half);
-        place(key, low, offset, used, positive, &wide, &facts, block, i);
+        place(key, low, half, used, positive, &wide, &facts, block, i);
     }
     tell_facts(&facts, block);
 }
@@ -157,9 +158,7 @@ static void boxes(const float *restrict pred, const float *restrict target, cons
         __m512i fine = _mm512_cvttps_epi32(_mm512_add_ps(
             _mm512_mul_ps(_mm512_castsi512_ps(signed_error), factor), _mm512_set1_ps(32.5f)));
         __m512i low = _mm512_and_si512(key, wide.low_mask);
-        __m512i offset = _mm512_or_si512(_mm512_slli_epi32(low, GHM_FINE_BITS),
-                                         _mm512_min_epu32(fine, most));
-        place(key, low, offset, used, 0, &wide, &facts, block, i);
+        place(key, low, _mm512_min_epu32(fine, most), used, 0, &wide, &facts, block, i);
     }
     tell_facts(&facts, block);
 }
