@@ -211,6 +211,18 @@ function TestArray.test_freeing_twice_is_harmless_and_a_freed_array_is_not_read(
     lu.assertErrorMsgContains("freed", a.reshape, a, { 3 })
 end
 
+-- The collector knows nothing of what lies behind a pointer.
+function TestArray.test_large_arrays_that_nobody_holds_go_soon()
+    local held, n = setmetatable({}, { __mode = "k" }), 0
+    for _ = 1, 64 do
+        held[array.new("u1", { 2 ^ 24 })] = true
+    end
+    for _ in pairs(held) do
+        n = n + 1
+    end
+    lu.assertTrue(n <= 17, n .. " arrays of 16 MB are left")
+end
+
 function TestArray.test_impossible_sizes_are_faults()
     for _, shape in ipairs { { 2 ^ 53 }, { 2 ^ 40, 2 ^ 40 }, { -1 }, { 1.5 }, { 0 / 0 } } do
         local ok, thrown = pcall(array.new, "f8", shape)

@@ -76,10 +76,24 @@ function M.view(ptr, dtype, shape, owner)
     }, Array)
 end
 
+local UNSEEN_MOST = 2 ^ 28
+local unseen = 0
+
+-- To be told of memory that only a pointer holds, before it is taken: the collector sees but the
+-- pointer, and would let gigabytes lie that nobody holds any more.
+function M.account(bytes)
+    unseen = unseen + bytes
+    if unseen > UNSEEN_MOST then
+        collectgarbage()
+        unseen = bytes
+    end
+end
+
 -- A zero-filled array in C memory. Fault "failed" when there is not so much memory.
 function M.new(dtype, shape)
     local size = M.itemsize[dtype] or error("unknown dtype " .. tostring(dtype), 2)
     local n = M.count(shape)
+    M.account((n or 0) * size)
     local memory = n and n <= LARGEST / size and C.calloc(math.max(n, 1), size) or nil
     if memory == nil then
         fault.raise("failed", "no memory for an array %s%s", dtype, M.shape_text(shape))

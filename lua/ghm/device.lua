@@ -44,6 +44,7 @@ function M.array(dtype, shape, device)
         return array.new(dtype, shape)
     end
     local bytes, out = array.count(shape) * array.itemsize[dtype], clib.place "void *"
+    array.account(bytes)
     clib.check(C.ghm_memory_new(device, bytes, out))
     local memory = ffi.gc(out[0], function(pointer)
         C.ghm_memory_free(device, pointer)
