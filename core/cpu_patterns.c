@@ -71,12 +71,9 @@ void cpu_count_patterns(const ghm_kernels *kernels, const ghm_batch *batch, int6
         count_labelled(batch, begin, n, &ahead, counts, buffers, block);
         return;
     }
-    for (int i = 0; i < n; i += GHM_LINE) {
-        ghm_fetch(&ahead, i);
-    }
     ghm_load_targets(kernels, batch, begin, n, buffers);
-    kernels->tally((const uint16_t *)batch->pred + begin, buffers->pt, buffers->pw, n, counts,
-                   block);
+    kernels->tally((const uint16_t *)batch->pred + begin, buffers->pt, buffers->pw, n, &ahead,
+                   counts, block);
 }
 
 static uint32_t key_of(int32_t dtype, uint16_t pattern)

@@ -277,8 +277,10 @@ static void read_slots(const ghm_table *tables, int n_tables, uint32_t group, ui
 #endif
 
 static void tally(const uint16_t *restrict x, const float *restrict t, const float *restrict w,
-                  int n, uint32_t *restrict table, ghm_block *restrict block)
+                  int n, const ghm_ahead *ahead, uint32_t *restrict table,
+                  ghm_block *restrict block)
 {
+    const ghm_ahead later = *ahead;
     uint32_t valid = 0, positive = 0, uneven = 0, suspect = 0;
     for (int i = 0; i < n; i++) {
         uint32_t one = t[i] == 1.0f, hard = one | (t[i] == 0.0f), used = w[i] > 0.0f;
@@ -293,8 +295,15 @@ static void tally(const uint16_t *restrict x, const float *restrict t, const flo
     block->positive = positive;
     block->uneven = uneven;
     block->suspect = suspect;
+    int whole = n - n % GHM_LINE;
+    for (int i = 0; i < whole; i += GHM_LINE) {
+        ghm_fetch(&later, i); /* not all at once: a core waits for a dozen or two lines, no more */
 #pragma GCC unroll 16
-    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < GHM_LINE; k++) {
+            table[block->slot[i + k]]++;
+        }
+    }
+    for (int i = whole; i < n; i++) {
         table[block->slot[i]]++;
     }
 }

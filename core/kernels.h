@@ -113,8 +113,8 @@ typedef struct ghm_kernels {
                  ghm_cells *to);
     /* x: 16-bit logits, whose patterns are counted in table[GHM_PATTERNS + 1], positives above
      * negatives. Of the block, valid, positive, uneven and suspect tell of weights and targets. */
-    void (*tally)(const uint16_t *x, const float *t, const float *w, int n, uint32_t *table,
-                  ghm_block *block);
+    void (*tally)(const uint16_t *x, const float *t, const float *w, int n, const ghm_ahead *ahead,
+                  uint32_t *table, ghm_block *block);
     /* Hard targets. Without rest and loss the outputs of those are buffers, and left as they like. */
     void (*classes_slope)(const float *x, const float *t, const float *w, int n,
                           const ghm_slopes *slopes, const ghm_results *out);
