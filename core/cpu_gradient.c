@@ -105,9 +105,6 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
             int n = block_size(batch, block);
             int64_t begin = block * GHM_BLOCK;
             ghm_ahead ahead = ghm_look_ahead(batch, begin + 2 * GHM_BLOCK);
-            for (int i = 0; i < n; i += GHM_LINE) {
-                ghm_fetch(&ahead, i);
-            }
             const ghm_results to = {
                 place_of(out->grad, begin, samples, grad),
                 place_of(out->beta, begin, samples, beta_of),
@@ -118,9 +115,9 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
             if (batch->target_form == GHM_SOFT) {
                 soft_slope(&b, n, c, &to);
             } else if (batch->task == GHM_REGRESSION) {
-                cpu->kernels->boxes_slope(b.px, b.pt, b.pw, n, &slopes, &to);
+                cpu->kernels->boxes_slope(b.px, b.pt, b.pw, n, &slopes, &ahead, &to);
             } else {
-                cpu->kernels->classes_slope(b.px, b.pt, b.pw, n, &slopes, &to);
+                cpu->kernels->classes_slope(b.px, b.pt, b.pw, n, &slopes, &ahead, &to);
             }
             stream(out->grad, begin, to.grad, n);
             stream(out->beta, begin, to.beta, n);

@@ -117,9 +117,9 @@ typedef struct ghm_kernels {
                   uint32_t *table, ghm_block *block);
     /* Hard targets. Without rest and loss the outputs of those are buffers, and left as they like. */
     void (*classes_slope)(const float *x, const float *t, const float *w, int n,
-                          const ghm_slopes *slopes, const ghm_results *out);
+                          const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out);
     void (*boxes_slope)(const float *pred, const float *target, const float *w, int n,
-                        const ghm_slopes *slopes, const ghm_results *out);
+                        const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out);
 } ghm_kernels;
 
 /* Where tally counts ignored samples: beyond the 16-bit patterns of negatives and of positives. */

@@ -61,15 +61,24 @@ static void class_slopes(const float *restrict x, const float *restrict t, const
     finish(key, w, n, slopes, grad, beta, norm, loss);
 }
 
+/* All lines at once, for loops that cannot be interrupted by it. */
+static void fetch_all(const ghm_ahead *ahead, int n)
+{
+    for (int i = 0; i < n; i += GHM_LINE) {
+        ghm_fetch(ahead, i);
+    }
+}
+
 static void classes_slope(const float *x, const float *t, const float *w, int n,
-                          const ghm_slopes *slopes, const ghm_results *out)
+                          const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out)
 {
 #ifdef __AVX512F__
     if (few_regions(slopes)) {
-        classes_few(x, t, w, n, slopes, out);
+        classes_few(x, t, w, n, slopes, ahead, out);
         return;
     }
 #endif
+    fetch_all(ahead, n);
     class_slopes(x, t, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
 }
 
@@ -98,7 +107,8 @@ static void box_slopes(const float *restrict pred, const float *restrict target,
 }
 
 static void boxes_slope(const float *pred, const float *target, const float *w, int n,
-                        const ghm_slopes *slopes, const ghm_results *out)
+                        const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out)
 {
+    fetch_all(ahead, n);
     box_slopes(pred, target, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
 }

@@ -94,7 +94,8 @@ static inline __m512 look_up(const wide_table *table, __m512i index)
 }
 
 static void classes_few(const float *restrict x, const float *restrict t, const float *restrict w,
-                        int n, const ghm_slopes *restrict slopes, const ghm_results *restrict out)
+                        int n, const ghm_slopes *restrict slopes, const ghm_ahead *ahead,
+                        const ghm_results *restrict out)
 {
     const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(1), half = _mm512_set1_ps(0.5f);
     const __m512 bins = _mm512_set1_ps((float)slopes->bins);
@@ -103,11 +104,13 @@ static void classes_few(const float *restrict x, const float *restrict t, const 
     const __m512i sign = _mm512_set1_epi32((int)SIGN);
     const wide_table edges = load_table(slopes->thresholds, slopes->bins + 1);
     const wide_table betas = load_table(slopes->beta, slopes->bins + 1);
-    const ghm_results to = *out;
+    const ghm_results to = *out; /* copies: nothing that is stored to can change them */
+    const ghm_ahead later = *ahead;
     for (int i = 0; i < n; i += 16 * ABREAST) {
         __mmask16 here[ABREAST], positive[ABREAST], used[ABREAST], mask[ABREAST];
         __m512i edge[ABREAST];
         wide key, e, g, beta, slope;
+        EACH ghm_fetch(&later, i + 16 * k);
         EACH here[k] = first_lanes(n - i - 16 * k);
         EACH key.v[k] = _mm512_maskz_loadu_ps(here[k], x + i + 16 * k);
         EACH positive[k] = _mm512_cmp_ps_mask(_mm512_maskz_loadu_ps(here[k], t + i + 16 * k), one,
