@@ -104,7 +104,7 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
             }
             int n = block_size(batch, block);
             int64_t begin = block * GHM_BLOCK;
-            ghm_ahead ahead = ghm_look_ahead(batch, begin + 2 * GHM_BLOCK);
+            ghm_ahead ahead = ghm_look_ahead(batch, begin + GHM_BLOCK);
             const ghm_results to = {
                 place_of(out->grad, begin, samples, grad),
                 place_of(out->beta, begin, samples, beta_of),
