@@ -70,6 +70,15 @@ function Terminal:settle()
     self.at = #self.seen + 1
 end
 
+-- Reads on for so many seconds, of a command that may never be silent.
+function Terminal:watch(seconds)
+    local begun = posix.now()
+    repeat
+        self:read(20)
+    until posix.now() - begun > seconds
+    self.at = #self.seen + 1
+end
+
 -- Reads what is there within so many milliseconds. -> false at the end
 function Terminal:read(milliseconds)
     local buffer = ffi.new "char[4096]"

@@ -83,13 +83,15 @@ function TestTerminal:test_ctrl_c_stops_kernels_and_loops_and_the_prompt_lives()
             "local function f() return f() end f()", "while true do sketch(load()) end" } do
             t:type('print "at work" ' .. line .. "\n") -- Ctrl-C before that is another matter
             t:expect "\nat work"
-            t:settle()
+            t:watch(0.2)
             local begun, from = posix.now(), t.at
             t:interrupt(3)
             lu.assertTrue(posix.now() - begun < 2, line)
             lu.assertStrContains(t.seen:sub(from), "\ninterrupted", nil, nil, line)
         end
-        lu.assertStrContains(t:say "kept + 1", "42")
+        t:type "kept + 1\n"
+        t:expect "\n42" -- the prompts of some Ctrl-C may come late
+        t:settle()
         lu.assertEquals(t:leave(), 0)
     end
 end
