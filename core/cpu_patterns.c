@@ -28,11 +28,11 @@ static bool all_in_use(const ghm_batch *batch, int64_t begin, int n)
     const uint8_t *bytes = batch->weight;
     const float *floats = batch->weight;
     uint32_t other = 0;
-    for (int64_t i = begin / per; i < end && bytes && batch->weight_dtype == GHM_U8; i++) {
-        other |= bytes[i] ^ 1u;
+    if (!batch->weight) {
+        return true;
     }
-    for (int64_t i = begin / per; i < end && bytes && batch->weight_dtype == GHM_F32; i++) {
-        other |= ghm_bits(floats[i]) ^ ghm_bits(1);
+    for (int64_t i = begin / per; i < end; i++) {
+        other |= batch->weight_dtype == GHM_U8 ? bytes[i] ^ 1u : ghm_bits(floats[i]) ^ ghm_bits(1);
     }
     return other == 0;
 }

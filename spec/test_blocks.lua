@@ -297,14 +297,19 @@ local copied = [[
     print(pcall(file.get, file, "logits"))
 ]]
 
-function TestBlocks:test_a_dump_that_is_cut_short_while_an_array_is_copied_is_refused()
-    local script = self.place.folder:write("copy.lua", ("package.path = %q\n%s"):format(
-        package.path, copied))
-    local member = scripts.member("logits", "float", ">f4", "(100000, 10)", scripts.logit)
+-- Runs a script that reads x.npz while its file is cut short; order: of the array's bytes.
+function TestBlocks:refuses_what_is_cut_short(script, order)
+    local path = self.place.folder:write("cut.lua", ("package.path = %q\n%s"):format(
+        package.path, script))
+    local member = scripts.member("logits", "float", order, "(100000, 10)", scripts.logit)
     member.method = 0
     self.place:dump("x.npz", member)
-    lu.assertStrMatches(self.place:fine(script, { "x.npz" }),
+    lu.assertStrMatches(self.place:fine(path, { "x.npz" }),
         "false%s+x.npz: array 'logits': the file was cut short, .*")
+end
+
+function TestBlocks:test_a_dump_that_is_cut_short_while_an_array_is_copied_is_refused()
+    self:refuses_what_is_cut_short(copied, ">f4")
 end
 
 function TestBlocks:test_nothing_is_guarded_any_more_when_an_array_is_handed_out()
@@ -324,13 +329,7 @@ function TestBlocks:test_nothing_is_guarded_any_more_when_an_array_is_handed_out
 end
 
 function TestBlocks:test_a_dump_that_is_cut_short_while_its_CRC_is_checked_is_refused()
-    local script = self.place.folder:write("crc.lua", ("package.path = %q\n%s"):format(
-        package.path, unchecked))
-    local stored = scripts.member("logits", "float", "<f4", "(100000, 10)", scripts.logit)
-    stored.method = 0
-    self.place:dump("x.npz", stored)
-    lu.assertStrMatches(self.place:fine(script, { "x.npz" }),
-        "false%s+x.npz: array 'logits': the file was cut short, .*")
+    self:refuses_what_is_cut_short(unchecked, "<f4")
 end
 
 return TestBlocks
