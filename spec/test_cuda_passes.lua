@@ -19,7 +19,7 @@ function TestCudaPasses.setUp()
     cuda.device() -- or skips
 end
 
-ffi.cdef "int emulated_memory_for(int pieces);" -- see spec/emulated/emulator.cpp
+ffi.cdef "int emulated_memory_for(int pieces), emulated_waits(void);" -- see spec/emulated/emulator.cpp
 
 local C = clib.C
 local sizes = { 0, 1, 3, 4, 5, 31, 33, 1025, 4097, 9001 }
@@ -201,6 +201,18 @@ function TestCudaPasses.test_what_lies_on_the_device_is_used_there_aligned_or_no
         clib.check(C.ghm_memory_copy(cuda.device(), back.ptr, grad.remote, 4 * n))
         lu.assertTrue(ffi.string(back.ptr, 4 * n) == ffi.string(wanted.grad.ptr, 4 * n))
     end
+end
+
+function TestCudaPasses.test_a_pass_over_data_on_the_device_waits_once()
+    lu.skipIf(not cuda.is_emulated(), "waits are counted on the emulated device alone")
+    local x, t, w = samples.detector(900) -- fewer cells than are taken at once
+    local one, grad = samples.class_batch(sent(x), sent(t), sent(w)), cuda.array(900)
+    C.emulated_waits()
+    cuda.sketch(spec, one, cuda.device())
+    lu.assertEquals(C.emulated_waits(), 1)
+    clib.check(C.ghm_gradient(cuda.device(), one.c, C.GHM_BCE, 0, 0, 1, 1,
+        ffi.new("double[1]", 1), 1, 1, ffi.new("ghm_outputs", { grad = grad.remote })))
+    lu.assertEquals(C.emulated_waits(), 1)
 end
 
 function TestCudaPasses.test_synthetic_batches_are_made_on_the_device()

@@ -242,6 +242,16 @@ extern "C" __attribute__((visibility("default"))) int emulated_memory_for(int pi
     return started;
 }
 
+static int waits;
+
+/* How often the host waited for the device since the last call. */
+extern "C" __attribute__((visibility("default"))) int emulated_waits(void)
+{
+    int since = waits;
+    waits = 0;
+    return since;
+}
+
 static bool is_full()
 {
     if (pieces_left > 0) {
@@ -411,6 +421,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t)
 
 cudaError_t cudaStreamSynchronize(cudaStream_t)
 {
+    waits++;
     return cudaSuccess;
 }
 
@@ -446,6 +457,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t)
 
 cudaError_t cudaEventSynchronize(cudaEvent_t)
 {
+    waits++;
     return cudaSuccess;
 }
 
