@@ -6,6 +6,7 @@
 --   clib.interrupted() whether Ctrl-C was pressed
 --   clib.version, clib.build
 
+require "ghm.compiler" -- first, as it guards what follows
 local ffi = require "ffi"
 local fault = require "ghm.fault"
 local posix = require "ghm.posix"

@@ -73,31 +73,23 @@ local function pairs_by_step(counts, times)
     return list
 end
 
--- Adds pairs to sums, each weighed by the inverse of its expected size squared. A function of its
--- own, with its sums in a table: as one loop inside the other, all of it in locals, LuaJIT 2.1
--- (beta3) now and then left the inner loop with another number in the place of the step's.
-local function add_pairs(sums, list, scatter, drift)
-    for _, pair in ipairs(list) do
-        local g = pair.gap
-        local weight = (pair.counting + 2 * scatter + drift * g) ^ -2
-        sums.w, sums.wg, sums.wgg = sums.w + weight, sums.wg + weight * g, sums.wgg + weight * g * g
-        sums.we, sums.wge = sums.we + weight * pair.excess, sums.wge + weight * g * pair.excess
-    end
-end
-
--- What fits the excess best:
+-- What fits the excess best, each pair weighed by the inverse of its expected size squared:
 --   scatter, drift    the two together; either may come out below 0 where it is small
 --   scatter_alone     without drift          drift_alone     without scatter
 -- order: steps whose pairs count, all where nil.
 local function fit(by_step, order)
     local found = { scatter = 0, drift = 0, scatter_alone = 0, drift_alone = 0 }
     for _ = 1, ROUNDS do
-        local sums = { w = 0, wg = 0, wgg = 0, we = 0, wge = 0 }
+        local w, wg, wgg, we, wge = 0, 0, 0, 0, 0
+        local scatter, drift = math.max(found.scatter, 0), math.max(found.drift, 0)
         for k = 1, order and #order or #by_step do
-            add_pairs(sums, by_step[order and order[k] or k], math.max(found.scatter, 0),
-                math.max(found.drift, 0))
+            for _, pair in ipairs(by_step[order and order[k] or k]) do
+                local g = pair.gap
+                local weight = (pair.counting + 2 * scatter + drift * g) ^ -2
+                w, wg, wgg = w + weight, wg + weight * g, wgg + weight * g * g
+                we, wge = we + weight * pair.excess, wge + weight * g * pair.excess
+            end
         end
-        local w, wg, wgg, we, wge = sums.w, sums.wg, sums.wgg, sums.we, sums.wge
         if w == 0 then
             break
         end
