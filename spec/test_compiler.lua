@@ -1,4 +1,4 @@
--- lua/ghm/compiler.lua: what Debian 12's LuaJIT compiles wrongly comes out right. Each program is run
+-- lua/ghm/compiler.lua: what Debian 12's LuaJIT compiles wrongly comes out right. Each program runs
 -- by itself, as it flushes the compiler; there both fail without the module.
 
 local lu = require "luaunit"

@@ -19,7 +19,7 @@ function TestCudaPasses.setUp()
     cuda.device() -- or skips
 end
 
-ffi.cdef "int emulated_memory_for(int pieces), emulated_waits(void);" -- see spec/emulated/emulator.cpp
+ffi.cdef "int emulated_memory_for(int pieces), emulated_waits(void);" -- see emulator.cpp
 
 local C = clib.C
 local sizes = { 0, 1, 3, 4, 5, 31, 33, 1025, 4097, 9001 }
