@@ -58,7 +58,7 @@ ghm.cli.main({
                 print(ghm.json.encode(row))
             end
         end
-    end)
+    end, ghm.telling.refusals())
     local warnings = { squashed and ghm.warnings.are_probabilities(rows[1].pred) or nil }
     warnings[#warnings + 1] = rows[1] and ghm.warnings.labels(calls)
     if args.json then

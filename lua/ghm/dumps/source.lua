@@ -1,14 +1,13 @@
 -- Sources: the steps that a command's DUMP words mean, each a list of batches (calls of the loss).
 --
 --   local source = source.open(args, "classification")
---   source:each(function(step, batches) ... end)
+--   source:each(function(step, batches) ... end, tell)
 --
 -- A word is a file, a glob, a folder, or synth:NAME[,key=value...] (ghm.dumps.synthetic). A batch
 -- has, beside what ghm.batch gives it, names (of its arrays) and level (of a feature pyramid, or
 -- nil).
 
 local blocks = require "ghm.dumps.blocks"
-local called = require "ghm.called"
 local clib = require "ghm.clib"
 local declared = require "ghm.declared"
 local dump = require "ghm.dumps.dump"
@@ -19,7 +18,6 @@ local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
 local roles = require "ghm.dumps.roles"
 local saved = require "ghm.dumps.saved"
-local screen = require "ghm.show.screen"
 local synthetic = require "ghm.dumps.synthetic"
 
 local C = clib.C
@@ -177,27 +175,22 @@ end
 
 local LISTED = 6 -- steps that are named where many are refused for the same
 
-local function tell(message)
-    io.stderr:write(screen.is_live() and "\r\27[K" or "", "error: ", message, "\n") -- no bar
-end
-
--- The names of steps that were refused for what was told of the first of them.
-local function tell_others(names)
+-- Of the names of steps that were refused for the same: those after the first, in words; or nil.
+local function others_text(names)
     local others = { unpack(names, 2, 1 + LISTED) }
     local left = #names - 1 - #others
-    if #others > 0 then
-        tell(("as with %s, so with %s%s"):format(names[1], table.concat(others, ", "),
-            left > 0 and (" and %d more"):format(left) or ""))
-    end
+    return #others > 0 and ("as with %s, so with %s%s"):format(names[1], table.concat(others, ", "),
+        left > 0 and (" and %d more"):format(left) or "") or nil
 end
 
 -- Calls visit(step, batches) for every step in order; the batches are good until it returns. A step
 -- that is refused is left out, the rest goes on; when all are refused, that is thrown. Why is told
--- on stderr at once, what holds for many steps only once. While a step is visited the system reads
--- the beginning of the next.
-function Source:each(visit)
+-- at once, by tell(message, fault); where it holds for many steps only once, and which they are at
+-- the end, by tell(message). Without tell the first refusal is thrown. While a step is visited the
+-- system reads the beginning of the next.
+function Source:each(visit, tell)
     clib.check(C.ghm_interrupt_catch())
-    local told, first_told, advised = {}, {}, false
+    local told, first_told = {}, {}
     for k, step in ipairs(self.steps) do
         local ok, problem = pcall(function()
             local batches = step.load()
@@ -212,17 +205,16 @@ function Source:each(visit)
             fault.raise("interrupted", "stopped at %s, step %d of %d", step.name, k, #self.steps)
         elseif not ok then
             if not fault.is(problem) or problem.kind ~= "dump" or #self.steps == 1
-                or self.fail_fast then
+                or self.fail_fast or not tell then
                 error(problem, 0)
             end
             table.insert(self.failed, { step = step.name, reason = problem.message })
             local reason = fault.reason(problem, step.path or step.name)
-            local advice = called.advice(problem)
             if told[reason] then
                 table.insert(told[reason], step.name)
             else
-                tell(problem.message .. (advised and "" or advice))
-                told[reason], advised = { step.name }, advised or advice ~= ""
+                tell(problem.message, problem)
+                told[reason] = { step.name }
                 first_told[#first_told + 1] = reason
             end
         end
@@ -232,7 +224,10 @@ function Source:each(visit)
             #self.steps)
     end
     for _, reason in ipairs(first_told) do
-        tell_others(told[reason])
+        local others = others_text(told[reason])
+        if others then
+            tell(others)
+        end
     end
 end
 

@@ -18,6 +18,7 @@ local results = require "ghm.prompt.results"
 local sketches = require "ghm.sketches"
 local sources = require "ghm.dumps.source"
 local sweep = require "ghm.studies.sweep"
+local telling = require "ghm.runner.telling"
 local text = require "ghm.show.text"
 
 local M = {}
@@ -59,7 +60,8 @@ local function read(args, task, spec)
     end
     return sweep.read(source, { bins = spec.bins, mu = task == "regression" and spec.mu or nil,
         knots = spec.knots, views = spec.views, collect = spec.collect,
-        nonfinite = spec.nonfinite, progress = progress.of(args, "steps") }), source.saved ~= nil
+        nonfinite = spec.nonfinite, progress = progress.of(args, "steps"),
+        tell = telling.refusals() }), source.saved ~= nil
 end
 
 -- words: a DUMP word or a list of them; none: the bundled dump. options: of load_spec.

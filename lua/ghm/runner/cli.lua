@@ -229,7 +229,7 @@ function M.main(spec, body)
     if not ok then
         local line
         line, code = verdict(result, trace)
-        io.stderr:write(screen.is_live() and "\r\27[K" or "", line, "\n") -- over the bar and ^C
+        screen.tell(line) -- over ^C too
     end
     io.stderr:flush()
     os.exit(code)

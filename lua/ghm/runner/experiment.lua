@@ -11,9 +11,10 @@
 --                                       by default the keys bins and mu
 --     views, collect                    as of sweep.read, with args as a last argument
 --     study = function(x) ... end       x = { task, calls, configurations, args, progress, dump,
---                                       failed }; x.progress(done, total) after each
+--                                       failed, tell }; x.progress(done, total) after each
 --                                       configuration; dump: the args that say what was read;
---                                       failed: the steps that were refused, also by the study
+--                                       failed: the steps that were refused, also by the study,
+--                                       which says so by x.tell(message, fault)
 --   }
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), listed (the
 -- rows of that table, where not all), lines (its answer, last of all), figures = { {name, figure},
@@ -127,7 +128,7 @@ end
 
 -- What the study finds, everything in it drawn by --seed. What spoils every study is said first.
 function M.ask(spec, x)
-    bootstrap.seed = x.args.seed or 0
+    bootstrap.seed, x.tell = x.args.seed or 0, telling.refusals()
     local found = spec.study(x)
     local warnings = { warnings_of.probabilities(x.calls) }
     warnings[#warnings + 1] = warnings_of.labels(x.calls)

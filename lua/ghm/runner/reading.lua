@@ -11,6 +11,7 @@ local runs = require "ghm.runner.runs"
 local saved = require "ghm.dumps.saved"
 local shards = require "ghm.runner.shards"
 local sweep = require "ghm.studies.sweep"
+local telling = require "ghm.runner.telling"
 
 local M = {}
 
@@ -165,7 +166,8 @@ function M.read(spec, args, source, configurations, run, made)
         collect = spec.collect and function(call)
             return spec.collect(call, args)
         end,
-        nonfinite = args.nonfinite, keep = keep_all, progress = progress.of(args, "steps") })
+        nonfinite = args.nonfinite, keep = keep_all, progress = progress.of(args, "steps"),
+        tell = telling.refusals() })
 end
 
 return M

@@ -51,7 +51,8 @@ function M.main(args)
     reading.hash_beside(source)
     local calls = sweep.read(source, { bins = args.keys.bins, mu = boxes and args.keys.mu or nil,
         knots = boxes and args.keys.beta or nil, nonfinite = args.nonfinite,
-        progress = progress.of(args, "steps"), keep = function(step, fresh)
+        progress = progress.of(args, "steps"), tell = telling.refusals(),
+        keep = function(step, fresh)
             reading.identify(step)
             steps[#steps + 1] = { name = step.name, file = step.file, calls = fresh }
         end })

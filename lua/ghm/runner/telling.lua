@@ -20,6 +20,16 @@ function M.ignored(n)
         text.count(n, "sample", true), are, are)
 end
 
+-- A teller for Source:each, of steps that are refused; what to do about it is said once.
+function M.refusals()
+    local advised = false
+    return function(message, problem)
+        local advice = problem and not advised and called.advice(problem) or ""
+        advised = advised or advice ~= ""
+        screen.tell("error: " .. message .. advice)
+    end
+end
+
 -- What was read. Boxes have no positives, and of soft targets nobody counts them.
 function M.heading(calls, args)
     local totals = { samples = 0, valid = 0, positive = 0, nonfinite = 0 }

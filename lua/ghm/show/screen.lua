@@ -4,6 +4,7 @@
 --   screen.width()          of tables and paragraphs: 100 columns, where a terminal has room
 --   screen.is_utf8()        whether the locale says that it takes UTF-8
 --   screen.is_live()        whether a line on stderr can be written over
+--   screen.tell(line)       on stderr, in the place of a bar where one stands
 --   screen.paint(style, s)  s in a style ("strong", "warning"), where there are colours
 --   screen.plain = true     no colours, as --no-color and the variable NO_COLOR want it
 
@@ -45,6 +46,10 @@ end
 
 function M.is_live()
     return posix.is_terminal(2) and not is_dumb()
+end
+
+function M.tell(line)
+    io.stderr:write(M.is_live() and "\r\27[K" or "", line, "\n")
 end
 
 local styles = { strong = "1", warning = "33" } -- bold; yellow, readable on light and dark

@@ -36,13 +36,13 @@ local function part_of(x, what, prefix, task, calls, list)
         mu = task == "regression" and keys.mu or nil }
 end
 
--- What call() returns; nil and the message where it refuses a dump.
+-- What call() returns; nil and the fault where it refuses a dump.
 local function unless_refused(call)
     local ok, result = pcall(call)
     if ok then
         return result
     elseif fault.is(result) and result.kind == "dump" then
-        return nil, result.message
+        return nil, result
     end
     error(result, 0)
 end
@@ -66,18 +66,18 @@ local function boxes_beside(x)
         return nil -- an array of logits is none of boxes, though its name, "pred", may be both
     end
     local edges = losses_study.edges("regression", x.args.keys)
-    local calls, reason = unless_refused(function()
+    local calls, refusal = unless_refused(function()
         return sweep.read(source, { bins = edges.bins, mu = edges.mu, knots = edges.knots,
-            nonfinite = x.args.nonfinite })
+            nonfinite = x.args.nonfinite, tell = x.tell })
     end)
-    if reason and dump.fail_fast then
-        fault.raise("dump", "%s", reason)
-    elseif reason then
-        io.stderr:write("boxes are left out: ", reason, "\n")
+    if refusal and dump.fail_fast then
+        error(refusal, 0)
+    elseif refusal then
+        x.tell("boxes are left out: " .. refusal.message, refusal)
     end
     local refused = source.failed -- not the only step, nor steps without a valid sample
-    if reason and #refused == 0 then
-        refused = { { step = table.concat(source.words, ", "), reason = reason } }
+    if refusal and #refused == 0 then
+        refused = { { step = table.concat(source.words, ", "), reason = refusal.message } }
     end
     for _, one in ipairs(refused) do
         table.insert(x.failed, { step = one.step, reason = "boxes: " .. one.reason })

@@ -55,6 +55,7 @@ end
 --                                    far
 --   spec.collect(call)               called after that for each of the calls, in order
 --   spec.progress(done, total)       called at the start, and after each sound step
+--   spec.tell(message, fault)        as of Source:each; nil: the first refusal is thrown
 function M.read(source, spec)
     local asked = sketches.new { task = source.task, bins = spec.bins, mu = spec.mu,
         knots = spec.knots }
@@ -96,7 +97,7 @@ function M.read(source, spec)
             spec.collect(call)
         end
         progress(done, #source.steps)
-    end)
+    end, spec.tell)
     if valid == 0 then
         fault.raise("dump", "%s: no valid samples: every weight is 0, or there are no rows",
             table.concat(source.words, ", "))
