@@ -14,6 +14,7 @@ local fault = require "ghm.fault"
 local keys = require "ghm.runner.keys"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
+local reading = require "ghm.runner.reading"
 local results = require "ghm.prompt.results"
 local sketches = require "ghm.sketches"
 local sources = require "ghm.dumps.source"
@@ -196,25 +197,24 @@ local function union(a, b)
     return list
 end
 
--- The calls, of sketches that answer what is asked. The dump is read again for further bins, mu or
--- knots, which the stream then has too; and for a study's own views of the data.
---   asked   { bins, mu, knots }: a number or a list each
---   also    { views, collect }: as of sweep.read
-function Stream:calls_for(asked_of, also)
-    local probe = sketches.new { task = self.task, bins = asked_of.bins, mu = asked_of.mu,
-        knots = asked_of.knots }
+-- The calls, of sketches that answer what is wanted: { bins, mu, knots, views, collect } as of
+-- sweep.read. The dump is read again for further bins, mu or knots, which the stream then has too;
+-- and for a study's own views of the data.
+function Stream:calls_for(wanted)
+    local probe = sketches.new { task = self.task, bins = wanted.bins, mu = wanted.mu,
+        knots = wanted.knots }
     local first = self.calls[1].sketch
     local ok, problem = pcall(declared.must_answer, first, probe, "s")
-    if ok and not also.views and not also.collect then
+    if ok and not wanted.views and not wanted.collect then
         return self.calls
     elseif self.data.saved and not ok then
         error(problem, 0)
     end
     local known = declared.of(first)
-    local calls = read(self.data.args, self.task, { bins = union(known.bins, asked_of.bins),
-        mu = union(known.mu, asked_of.mu), knots = union(known.knots, asked_of.knots),
-        nonfinite = self.nonfinite, views = also.views, collect = also.collect })
-    if not also.collect then
+    local calls = read(self.data.args, self.task, { bins = union(known.bins, wanted.bins),
+        mu = union(known.mu, wanted.mu), knots = union(known.knots, wanted.knots),
+        nonfinite = self.nonfinite, views = wanted.views, collect = wanted.collect })
+    if not wanted.collect then
         self.calls = calls
     end
     return calls
@@ -274,15 +274,8 @@ function M.ask(name, value, options)
         fault.raise("usage", "the sketch is for %s: for %s it is sketch(d, {loss = \"%s\"})",
             stream.task, task, task == "regression" and "ghmr" or "ghmc")
     end
-    local calls = stream:calls_for(spec.edges and spec.edges(args) or args.keys, {
-        views = spec.views and function(batch, call)
-            return spec.views(batch, call, args)
-        end,
-        collect = spec.collect and function(call)
-            return spec.collect(call, args)
-        end })
-    local found = experiment.ask(spec, { task = task, calls = calls, args = args,
-        configurations = configurations, dump = stream.data.args, failed = {},
+    local found = experiment.ask(spec, { task = task, args = args, configurations = configurations,
+        calls = stream:calls_for(reading.asked(spec, args)), dump = stream.data.args, failed = {},
         progress = progress.of(args, "configurations") })
     return results.new(name, found, spec.axes)
 end

@@ -53,7 +53,7 @@ function M.density(value, options)
     end
     local stream, args = commands.stream(value), asked.args(M.density_spec, options)
     local bins, mu = args.keys.bins, stream.task == "regression" and args.keys.mu or nil
-    local calls = stream:calls_for({ bins = bins, mu = mu }, {})
+    local calls = stream:calls_for { bins = bins, mu = mu }
     local window = args.keys.eps or 1 / bins
     local whole = not sweep.is_soft(calls) and sweep.merged(calls) or nil
     return picture(figures.terminal(calls, whole, bins, mu, window),

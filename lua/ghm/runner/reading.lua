@@ -134,6 +134,19 @@ function M.prepare(args, source, run)
     end
 end
 
+-- What a study must have of its calls, as sweep.read takes it: what sketches answer exactly, and
+-- its own views of the data.
+function M.asked(spec, args)
+    local asked = spec.edges and spec.edges(args) or args.keys
+    return { bins = asked.bins, mu = asked.mu, knots = asked.knots,
+        views = spec.views and function(batch, call)
+            return spec.views(batch, call, args)
+        end,
+        collect = spec.collect and function(call)
+            return spec.collect(call, args)
+        end }
+end
+
 -- Reads all steps -> the calls. The run folder, unless it is given, is made when there is something
 -- to study, so that a refused dump leaves none, and not later, so that an unwritable place is told
 -- before minutes are spent; made(run) is told at once.
@@ -157,17 +170,11 @@ function M.read(spec, args, source, configurations, run, made)
         end
         waiting = run and {} or waiting
     end
-    local asked = spec.edges and spec.edges(args) or args.keys
+    local asked = M.asked(spec, args)
+    asked.nonfinite, asked.keep = args.nonfinite, keep_all
+    asked.progress, asked.tell = progress.of(args, "steps"), telling.refusals()
     M.hash_beside(source)
-    return sweep.read(source, { bins = asked.bins, mu = asked.mu, knots = asked.knots,
-        views = spec.views and function(batch, call)
-            return spec.views(batch, call, args)
-        end,
-        collect = spec.collect and function(call)
-            return spec.collect(call, args)
-        end,
-        nonfinite = args.nonfinite, keep = keep_all, progress = progress.of(args, "steps"),
-        tell = telling.refusals() })
+    return sweep.read(source, asked)
 end
 
 return M
