@@ -34,8 +34,7 @@ ghm.experiment.main {
             :choices { "ghmc", "ghmr", "both" }:default "both":show_default(false)
     end,
     edges = function(args)
-        return ghm.losses_study.edges(args.loss == "ghmr" and "regression"
-            or "classification", args.keys)
+        return ghm.losses_study.edges(ghm.loss_option.task(args.loss), args.keys)
     end,
     views = ghm.losses_parts.views,
     study = function(x)

@@ -30,8 +30,7 @@ ghm.experiment.main {
     axes = { "bins" }, rows_by = { "name" },
     keys = ghm.keys { "bins", "mu", "eps", "labels", bins = 30, single = true },
     options = function(parser)
-        parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
-            :default "ghmc":show_default(false)
+        ghm.loss_option.add(parser, "ghmc")
         parser:option("--by", "splits, with commas: group, level, class, or none (all three)")
             :argname "LIST":default "group,level,class":show_default(false)
             :convert(ghm.density_study.splits)

@@ -18,8 +18,7 @@ ghm.cli.main({
     keys = ghm.keys { "bins", "mu", "beta", "labels", single = true, bins = "1:100:1,200",
         mu = "0.02,log:0.001:1:13", beta = ghm.losses.defaults.beta .. ",1" },
     options = function(parser)
-        parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
-            :default "ghmc":show_default(false)
+        ghm.loss_option.add(parser, "ghmc")
         parser:option("--file", "the file to write, also -o (DUMP.sketch)"):hidden_name "-o"
             :argname "FILE"
     end,

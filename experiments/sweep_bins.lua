@@ -30,8 +30,7 @@ ghm.experiment.main {
     keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
         "empty", "eps", "labels", single = true, bins = "5:50:5", momentum = "0" },
     options = function(parser)
-        parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
-            :default "ghmc":show_default(false)
+        ghm.loss_option.add(parser, "ghmc")
     end,
     study = function(x)
         local study = ghm.bins_study

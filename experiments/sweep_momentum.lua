@@ -30,8 +30,7 @@ ghm.experiment.main {
         "beta_max", "divide", "labels", single = true, momentum = "0,0.5,0.75,0.9,0.95,0.99",
         start = "zero,first,uniform,corrected", empty = "keep,decay", state = "shared,own,summed" },
     options = function(parser)
-        parser:option("--loss", "ghmc, or ghmr for boxes (ghmc)"):choices { "ghmc", "ghmr" }
-            :default "ghmc":show_default(false)
+        ghm.loss_option.add(parser, "ghmc")
         parser:option("--split", "cut each call into parts, drawn: 4 equal ones, or sizes "
             .. "256,64,16,4,1"):argname "PARTS":convert(ghm.calls.shares)
     end,

@@ -12,6 +12,7 @@ local dump = require "ghm.dumps.dump"
 local experiment = require "ghm.runner.experiment"
 local fault = require "ghm.fault"
 local keys = require "ghm.runner.keys"
+local loss_option = require "ghm.runner.loss_option"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
 local reading = require "ghm.runner.reading"
@@ -29,25 +30,17 @@ Data.__index, Stream.__index = Data, Stream
 M.scripts = assert(posix.real_path(debug.getinfo(1, "S").source:match "^@(.*)/lua/ghm/prompt/")
     or posix.real_path ".") .. "/experiments"
 
-local function loss_option(parser)
-    parser:option("--loss", "ghmc, or ghmr for boxes"):choices { "ghmc", "ghmr" }
-end
-
 -- What load and sketch take, as specs of ghm.cli.
 M.load_spec = {
     name = "load", question = "Opens a dump and counts what is in it.",
-    keys = keys { "labels", single = true }, options = loss_option,
+    keys = keys { "labels", single = true }, options = loss_option.add,
     common = { "logits", "pred", "target", "labels", "weight", "calls", "seed" },
 }
 M.sketch_spec = {
     name = "sketch", question = "Reads a dump once, for all questions to come.",
-    keys = keys { "bins", "mu", bins = "1:128:1" }, options = loss_option,
+    keys = keys { "bins", "mu", bins = "1:128:1" }, options = loss_option.add,
     common = { "nonfinite", "seed", "samples" },
 }
-
-local function task_of(loss)
-    return loss and (loss == "ghmr" and "regression" or "classification") or nil
-end
 
 -- -- data ----------------------------------------------------------------------------------------
 
@@ -77,8 +70,8 @@ function M.load(words, options)
     end
     local args = asked.args(M.load_spec, options, words)
     args.default_dump = M.scripts .. "/digits"
-    local self = setmetatable({ args = args, task = task_of(args.loss) or "classification",
-        samples = 0, nonfinite = 0 }, Data)
+    local self = setmetatable({ args = args, task = loss_option.task(args.loss), samples = 0,
+        nonfinite = 0 }, Data)
     self.calls, self.saved = read(args, self.task, { nonfinite = "ignore" })
     for _, call in ipairs(self.calls) do
         self.samples = self.samples + call.facts.samples
@@ -149,7 +142,7 @@ function M.sketch(data, options)
             data == nil and "nil" or "a " .. type(data))
     end
     local args = asked.args(M.sketch_spec, options)
-    local task = task_of(args.loss) or data.task
+    local task = args.loss and loss_option.task(args.loss) or data.task
     if task == "classification" and args.given.mu then
         fault.raise("usage", "mu: GHM-C has none; {loss = \"ghmr\"} has")
     end
@@ -265,14 +258,14 @@ function M.ask(name, value, options)
         given[key] = one
     end
     if stream.task == "regression" and asked.takes(spec, "loss") then
-        given.loss = given.loss or "ghmr"
+        given.loss = given.loss or loss_option.word(stream.task)
     end
     local args = asked.args(spec, (type(options) == "table" or options == nil) and given or options)
     args.nonfinite = stream.nonfinite -- what a study reads beside the sketch is read alike
     local task, configurations = experiment.plan(spec, args)
     if task ~= stream.task then
         fault.raise("usage", "the sketch is for %s: for %s it is sketch(d, {loss = \"%s\"})",
-            stream.task, task, task == "regression" and "ghmr" or "ghmc")
+            stream.task, task, loss_option.word(task))
     end
     local found = experiment.ask(spec, { task = task, args = args, configurations = configurations,
         calls = stream:calls_for(reading.asked(spec, args)), dump = stream.data.args, failed = {},

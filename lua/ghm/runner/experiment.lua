@@ -31,6 +31,7 @@ local fault = require "ghm.fault"
 local gnuplot = require "ghm.show.gnuplot"
 local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
+local loss_option = require "ghm.runner.loss_option"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
 local provenance = require "ghm.runner.provenance"
@@ -100,7 +101,7 @@ end
 -- What args ask of a study: the task, and every combination of the axes' values, with the other
 -- keys that are the loss's.
 function M.plan(spec, args)
-    local task = args.loss == "ghmr" and "regression" or "classification"
+    local task = loss_option.task(args.loss)
     if task == "classification" and args.loss ~= "both" then
         if args.given.mu then
             fault.raise("usage", "mu: GHM-C has none; --loss ghmr has")

@@ -3,6 +3,7 @@
 local declared = require "ghm.declared"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
+local loss_option = require "ghm.runner.loss_option"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
 local reading = require "ghm.runner.reading"
@@ -29,7 +30,7 @@ end
 
 -- Returns the exit code. Fault "failed" where the file cannot be written.
 function M.main(args)
-    local task = args.loss == "ghmr" and "regression" or "classification"
+    local task = loss_option.task(args.loss)
     if task == "classification" and (args.given.mu or args.given.beta) then
         fault.raise("usage", "%s: GHM-C has none; --loss ghmr has",
             args.given.mu and "mu" or "beta")
