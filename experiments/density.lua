@@ -45,6 +45,6 @@ ghm.experiment.main {
         return { rows = found.rows, listed = found.listed, shown = shown,
             columns = ghm.density_study.columns, figures = figures, term = term,
             warnings = ghm.bins_study.warnings(x.task, x.calls, found),
-            lines = ghm.density_figures.answer(found) }
+            lines = ghm.density_answer.lines(found) }
     end,
 }

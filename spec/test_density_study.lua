@@ -13,7 +13,7 @@ local oracle = require "oracle"
 local samples = require "samples"
 local scripts = require "scripts"
 
-local study, figures = ghm.density_study, ghm.density_figures
+local answer, study, figures = ghm.density_answer, ghm.density_study, ghm.density_figures
 
 local TestColumns = {}
 _G.TestColumns = TestColumns
@@ -183,7 +183,7 @@ function TestDensityStudy.test_only_what_is_more_than_chance_is_told_of_steps()
         end
         found.moved = study.drift(found)
         lu.assertNil(found.rows[1].step_distance)
-        lu.assertStrMatches(figures.drift_line(found), case[2] .. ".*")
+        lu.assertStrMatches(answer.drift_line(found), case[2] .. ".*")
     end
 end
 
@@ -194,14 +194,14 @@ function TestDensityStudy.test_only_a_region_that_is_off_by_more_than_chance_is_
         for k, n in ipairs { ... } do
             regions[k] = { n = n, predicted = 0.3, observed = k == 1 and 0.9 or 0.4 }
         end
-        return figures.worst_region(regions)
+        return answer.worst_region(regions)
     end
     lu.assertNil(worst(1, 10))
     lu.assertNil(worst(2, 100)) -- 3 deviations; one of two
     lu.assertEquals(worst(2, 1000).observed, 0.4)
     lu.assertEquals(worst(30, 1000).observed, 0.9)
-    lu.assertEquals(figures.worst_region({ { n = 50, predicted = 0.02, observed = 1 } }).n, 50)
-    lu.assertNil(figures.worst_region { { n = 0 } })
+    lu.assertEquals(answer.worst_region({ { n = 50, predicted = 0.02, observed = 1 } }).n, 50)
+    lu.assertNil(answer.worst_region { { n = 0 } })
 end
 
 function TestDensityStudy.test_calibration_agrees_with_single_samples()
@@ -295,7 +295,7 @@ function TestDensityStudy.test_soft_targets_are_told_as_far_as_they_go()
     local found = study_of(true)
     lu.assertEquals({ #found.groups, #found.classes, #found.levels, #found.steps }, { 0, 0, 2, 4 })
     lu.assertNil(found.calibration)
-    lu.assertEquals(#figures.answer(found), 3)
+    lu.assertEquals(#answer.lines(found), 3)
     lu.assertEquals(#figures.draw(found, 0.1), 4)
 end
 
@@ -305,7 +305,7 @@ function TestDensityStudy.test_shapes_have_names()
         { "rising", 1, 2, 3, 4, 5, 6, 30, 90 }, { "rising", 1, 8, 9, 9 }, { "flat", 5 },
         { "flat", 9, 8, 9, 9, 8, 9, 8, 9 }, { "hump-shaped", 0, 1, 5, 9, 9, 5, 1, 0 },
         { "hump-shaped", 0, 0, 0, 0, 70, 0, 0, 0, 0 } } do
-        lu.assertEquals(figures.shape({ unpack(case, 2) }), case[1])
+        lu.assertEquals(answer.shape({ unpack(case, 2) }), case[1])
     end
 end
 

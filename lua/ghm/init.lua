@@ -11,6 +11,7 @@ local modules = {
     -- studies/
     bins_figures = "ghm.studies.bins_figures", bins_study = "ghm.studies.bins_study",
     bootstrap = "ghm.studies.bootstrap", calls = "ghm.studies.calls",
+    density_answer = "ghm.studies.density_answer",
     density_figures = "ghm.studies.density_figures", density_study = "ghm.studies.density_study",
     losses_figures = "ghm.studies.losses_figures", losses_parts = "ghm.studies.losses_parts",
     losses_study = "ghm.studies.losses_study", metrics = "ghm.studies.metrics",

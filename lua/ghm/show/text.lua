@@ -2,7 +2,7 @@
 --
 --   text.table(rows, columns, opts) -> string (lines, each ended with \n)
 --   text.number(12400000) "12.4 M"   text.count(1, "call") "1 call"
---   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
+--   text.percent(0.125) "12.5 %"   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
 --   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
 
 local screen = require "ghm.show.screen"
@@ -153,6 +153,11 @@ end
 function M.count(n, noun, exact)
     return (exact and "%.0f" or "%s"):format(exact and n or M.number(n)) .. " " .. noun
         .. (n == 1 and "" or "s")
+end
+
+-- A share, or another ratio, in three digits.
+function M.percent(x)
+    return ("%.3g %%"):format(100 * x)
 end
 
 -- Ascending numbers in a short form: "1:100:1, 200", "0.5, 0.75", "none". Four and more of even

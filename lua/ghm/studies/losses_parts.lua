@@ -9,6 +9,7 @@ local posix = require "ghm.posix"
 local softmax = require "ghm.softmax"
 local sources = require "ghm.dumps.source"
 local sweep = require "ghm.studies.sweep"
+local text = require "ghm.show.text"
 local warnings = require "ghm.studies.warnings"
 
 local M = {}
@@ -129,17 +130,13 @@ function M.warnings(parts)
     return found
 end
 
-local function percent(share)
-    return ("%.3g %%"):format(100 * share)
-end
-
 -- Where the part's losses take their gradient from, in one sentence.
 local function shares_line(part)
     local words = {}
     for _, row in ipairs(part.rows) do
         if row.easy_share and not row.eps then
-            words[#words + 1] = ("%s and %s%s with %s"):format(percent(row.easy_share),
-                percent(row.outlier_share), #words == 0 and " of the gradient" or "", row.loss)
+            words[#words + 1] = ("%s and %s%s with %s"):format(text.percent(row.easy_share),
+                text.percent(row.outlier_share), #words == 0 and " of the gradient" or "", row.loss)
         end
     end
     return ("%s: easy samples (g < 0.1) and outliers (g >= 0.9) give %s."):format(

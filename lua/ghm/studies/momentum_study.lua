@@ -6,6 +6,7 @@ local calls = require "ghm.studies.calls"
 local metrics = require "ghm.studies.metrics"
 local noise = require "ghm.studies.momentum_noise"
 local sweep = require "ghm.studies.sweep"
+local text = require "ghm.show.text"
 local warnings = require "ghm.studies.warnings"
 
 local M = {}
@@ -235,10 +236,6 @@ function M.recommend(run, momenta)
     return found
 end
 
-local function percent(x)
-    return ("%.3g %%"):format(100 * x)
-end
-
 -- The answer in two sentences: what was measured, and what follows from it.
 function M.answer(run, found)
     if not found.noise then
@@ -251,8 +248,8 @@ function M.answer(run, found)
     return {
         ("Measured over %d steps: %s."):format(#run.steps, verdict.reason),
         ("momentum = %g%s: S is off by %s%s; %s."):format(row.momentum, words,
-            percent((noise.error(measured, row.momentum))), row.momentum > 0
-            and ", without momentum by " .. percent((noise.error(measured, 0))) or "",
+            text.percent((noise.error(measured, row.momentum))), row.momentum > 0
+            and ", without momentum by " .. text.percent((noise.error(measured, 0))) or "",
             bootstrap.words(verdict)),
     }
 end
