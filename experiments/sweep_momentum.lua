@@ -42,7 +42,6 @@ ghm.experiment.main {
         end
         local run = study.run(x.task, steps, x.configurations, x.progress)
         local found = study.recommend(run, keys.momentum)
-        ghm.momentum_figures.add_streams(run)
         if #steps[1] > 1 then
             table.insert(shown, 4, "state")
             table.insert(shown, #shown, { key = "levels", format = "%.3g" })

@@ -146,6 +146,21 @@ function M.trace(task, configuration, steps, sharing)
     return trace
 end
 
+-- A value of every step: the mean of value(result) over its calls, where it has one.
+function M.by_step(trace, value)
+    local sums, counts, list = {}, {}, {}
+    for _, result in ipairs(trace) do
+        local v, k = value(result), result.step
+        if v then
+            sums[k], counts[k] = (sums[k] or 0) + v, (counts[k] or 0) + 1
+        end
+    end
+    for k = 1, trace.steps do
+        list[k] = sums[k] and sums[k] / counts[k] or nil
+    end
+    return list
+end
+
 -- The mean weight of the samples of each call of a step (each level), over the steps: a list of
 -- { name, beta }. Without momentum all are 1, unless the counts are summed.
 function M.levels(trace)

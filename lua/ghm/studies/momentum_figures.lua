@@ -3,7 +3,6 @@
 local calls = require "ghm.studies.calls"
 local curves = require "ghm.studies.curves"
 local harmonise = require "ghm.harmonise"
-local json = require "ghm.json"
 local noise = require "ghm.studies.momentum_noise"
 local study = require "ghm.studies.momentum_study"
 local termplot = require "ghm.show.termplot"
@@ -22,25 +21,6 @@ local function varying(run, best, key)
         list[#list + 1] = fits and #list < CURVES and i or nil
     end
     return list
-end
-
--- A value of every step: the mean of value(result) over its calls.
-local function by_step(trace, value)
-    local sums, counts, list = {}, {}, {}
-    for _, result in ipairs(trace) do
-        local v, k = value(result), result.step
-        if v then
-            sums[k], counts[k] = (sums[k] or 0) + v, (counts[k] or 0) + 1
-        end
-    end
-    for k = 1, trace.steps do
-        list[k] = sums[k] and sums[k] / counts[k] or nil
-    end
-    return list
-end
-
-local function largest_beta(result)
-    return result.n > 0 and result.beta_largest or nil
 end
 
 local function loss(result)
@@ -76,7 +56,7 @@ local function streams(run, rows, label, value)
     for _, i in ipairs(rows) do
         local trace = run.traces[i]
         series[#series + 1] = { label = label(run.rows[i]), style = trace.steps > 40 and "lines"
-            or "linespoints", x = steps_axis(trace.steps), y = by_step(trace, value) }
+            or "linespoints", x = steps_axis(trace.steps), y = calls.by_step(trace, value) }
     end
     return series
 end
@@ -96,7 +76,7 @@ local function stream_figure(run, best)
         return one
     end
     return { title = "What momentum makes of the stream", columns = 2, panels = {
-        panel("largest beta", largest_beta, { ylog = true }),
+        panel("largest beta", study.largest_beta, { ylog = true }),
         panel("mean weight of a sample", mean_weight(bins), { ylog = true }),
         panel("loss", loss),
         { title = "non-empty regions n", xlabel = "step of the stream", yrange = { 0 },
@@ -208,18 +188,7 @@ function M.draw(run, found)
     return figures
 end
 
--- Sets row.beta_stream: its largest beta in each step, null in one without samples.
-function M.add_streams(run)
-    for i, trace in ipairs(run.traces) do
-        local values, list = by_step(trace, largest_beta), json.array {}
-        for k = 1, trace.steps do
-            list[k] = values[k] or json.null
-        end
-        run.rows[i].beta_stream = list
-    end
-end
-
--- The same as a line of letters; of a long stream every so many steps, and the last.
+-- A row's beta_stream as a line of letters; of a long stream every so many steps, and the last.
 function M.sparkline(stream)
     local n, list = math.min(#stream, LETTERS), {}
     for k = 1, n do

@@ -3,6 +3,7 @@
 
 local bootstrap = require "ghm.studies.bootstrap"
 local calls = require "ghm.studies.calls"
+local json = require "ghm.json"
 local metrics = require "ghm.studies.metrics"
 local noise = require "ghm.studies.momentum_noise"
 local sweep = require "ghm.studies.sweep"
@@ -123,6 +124,20 @@ local function twin_key(configuration, several)
     return table.concat({ c.momentum, c.start, c.empty, state }, " ")
 end
 
+-- Of a call; nil where it has no region in use.
+function M.largest_beta(result)
+    return result.n > 0 and result.beta_largest or nil
+end
+
+-- The largest beta in each step, null in one without samples.
+local function beta_stream(trace)
+    local values, list = calls.by_step(trace, M.largest_beta), json.array {}
+    for k = 1, trace.steps do
+        list[k] = values[k] or json.null
+    end
+    return list
+end
+
 -- steps: of calls.regions -> { rows, traces, parts, steps }: one row per configuration that is no
 -- twin of an earlier one, its trace and what each step adds to its metrics. progress: as a study's.
 function M.run(task, steps, configurations, progress)
@@ -137,8 +152,8 @@ function M.run(task, steps, configurations, progress)
             known[key] = true
             noises[sharing] = noises[sharing] or noise.measure(steps, configuration.bins, sharing)
             local trace = calls.trace(task, configuration, steps, sharing)
-            local row = { steps = #steps, calls = #trace, error = noises[sharing]
-                and noise.error(noises[sharing], configuration.momentum) }
+            local row = { steps = #steps, calls = #trace, beta_stream = beta_stream(trace),
+                error = noises[sharing] and noise.error(noises[sharing], configuration.momentum) }
             for name, value in pairs(configuration) do
                 row[name] = value
             end
