@@ -63,7 +63,7 @@ function TestGnuplot.test_png_has_twice_the_points()
     need_gnuplot()
     local plot = figure()
     plot.width, plot.height = 400, 300
-    local images = assert(gnuplot.draw(folder .. "/small", plot, { "png" }))
+    local images = assert(gnuplot.draw(folder .. "/small", plot, { png = true }))
     -- the header's width and height: big-endian words at bytes 17 and 21
     lu.assertEquals(contents(images[1]):sub(17, 24), "\0\0\3\32\0\0\2\88")
 end
@@ -95,7 +95,7 @@ end
 function TestGnuplot.test_script_runs_from_any_folder_by_itself()
     need_gnuplot()
     local base = folder .. "/it's"
-    assert(gnuplot.draw(base, figure(), { "svg" }))
+    assert(gnuplot.draw(base, figure(), { svg = true }))
     os.remove(base .. ".svg")
     local _, status = posix.capture("cd / && gnuplot " .. posix.quote(base .. ".gp"))
     lu.assertEquals(status, 0)
@@ -120,7 +120,7 @@ function TestGnuplot.test_text_runs_no_command_and_breaks_no_script()
         plot.series[1].label = nasty
         plot.marks = { { x = 0.5, label = nasty }, { y = 5, label = nasty } }
         for _, whole in ipairs { plot, { title = nasty, panels = { plot, plot } } } do
-            local images, reason = gnuplot.draw(folder .. "/d", whole, { "svg" })
+            local images, reason = gnuplot.draw(folder .. "/d", whole, { svg = true })
             lu.assertNotNil(images, ("%q: %s"):format(nasty, tostring(reason)))
             lu.assertNil(io.open(trap), nasty)
         end
@@ -131,7 +131,7 @@ function TestGnuplot.test_panels_with_nothing_in_them_are_drawn()
     need_gnuplot()
     local empty = { title = "empty", ylog = true, series = { steps("x", { 0, 1 }, { 0 }) } }
     lu.assertNotNil((gnuplot.draw(folder .. "/d", { panels = { figure(), empty, figure() } },
-        { "svg" })))
+        { svg = true })))
 end
 
 function TestGnuplot.test_awkward_data_are_drawn()
@@ -146,7 +146,7 @@ function TestGnuplot.test_awkward_data_are_drawn()
         { series = { { x = { -1, 1 }, y = { -5, math.huge } } }, key = "inside" },
     }
     for i, plot in ipairs(cases) do
-        local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg", "png" })
+        local images, reason = gnuplot.draw(folder .. "/d", plot, { svg = true, png = true })
         lu.assertNotNil(images, i .. ": " .. tostring(reason))
     end
 end
@@ -174,16 +174,16 @@ function TestGnuplot.test_heat_maps_are_drawn()
     for i, plot in ipairs { heat(), whole, heat { z = { { 7, 7 }, { 7, 7 } } },
         heat { z = { { 7, 7 }, { 7, 7 } }, log = true }, heat { range = { 0, 1 } },
         { panels = { whole, figure() } } } do
-        local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg", "png" })
+        local images, reason = gnuplot.draw(folder .. "/d", plot, { svg = true, png = true })
         lu.assertNotNil(images, i .. ": " .. tostring(reason))
     end
-    lu.assertNil((gnuplot.draw(folder .. "/d", heat { z = { {}, {} } }, { "svg" })))
+    lu.assertNil((gnuplot.draw(folder .. "/d", heat { z = { {}, {} } }, { svg = true })))
 end
 
 function TestGnuplot.test_names_at_a_heat_map_are_no_markup()
     need_gnuplot()
     local whole = heat { xnames = { "P3_logits", "a^b & {c}" } }
-    gnuplot.draw(folder .. "/d", { panels = { whole, figure() } }, { "svg" })
+    gnuplot.draw(folder .. "/d", { panels = { whole, figure() } }, { svg = true })
     local drawn = contents(folder .. "/d.svg")
     lu.assertStrContains(drawn, "<text>P3_logits</text>")
     lu.assertStrContains(drawn, "<text>a^b &amp; {c}</text>")
@@ -192,7 +192,7 @@ end
 
 function TestGnuplot.test_nothing_to_draw_is_said_and_leaves_no_image()
     local plot = { series = { steps("x", { 0, 1 }, { 0 / 0 }) } }
-    local images, reason = gnuplot.draw(folder .. "/d", plot, { "svg" })
+    local images, reason = gnuplot.draw(folder .. "/d", plot, { svg = true })
     lu.assertNil(images)
     lu.assertStrContains(reason, "can be drawn")
     lu.assertNil(io.open(folder .. "/d.svg"))
@@ -202,7 +202,8 @@ function TestGnuplot.test_without_gnuplot_data_and_script_remain()
     local path = folder .. "/lone.lua"
     posix.write_file(path, ("package.path = %q\n"):format(package.path) .. ([[
         local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
-        print(require("ghm.show.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
+        print(require("ghm.show.gnuplot").draw(%q, figure, { svg = true }))
+        ]]):format(folder .. "/d"))
     local said = posix.capture(("L=$(command -v luajit); PATH=/nothing; $L %s 2>&1"):format(
         posix.quote(path)))
     lu.assertEquals(said, "nil\tgnuplot is not installed: apt-get install gnuplot-nox")
@@ -218,7 +219,8 @@ function TestGnuplot.test_failure_of_gnuplot_is_seen_and_leaves_no_image()
     local script = folder .. "/lone.lua"
     posix.write_file(script, ("package.path = %q\n"):format(package.path) .. ([[
         local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
-        print(require("ghm.show.gnuplot").draw(%q, figure, { "svg" }))]]):format(folder .. "/d"))
+        print(require("ghm.show.gnuplot").draw(%q, figure, { svg = true }))
+        ]]):format(folder .. "/d"))
     local said = posix.capture(("PATH=%s:$PATH luajit %s 2>&1"):format(posix.quote(folder),
         posix.quote(script)))
     lu.assertEquals(said, "nil\tgnuplot could not draw 'd': line 3: no")
@@ -226,7 +228,7 @@ function TestGnuplot.test_failure_of_gnuplot_is_seen_and_leaves_no_image()
 end
 
 function TestGnuplot.test_folder_that_cannot_be_written_is_a_fault()
-    local ok, problem = pcall(gnuplot.draw, folder .. "/missing/d", figure(), { "svg" })
+    local ok, problem = pcall(gnuplot.draw, folder .. "/missing/d", figure(), { svg = true })
     lu.assertFalse(ok)
     lu.assertEquals(fault.exit_code(problem), 1)
 end

@@ -155,7 +155,7 @@ function TestReport.test_all_that_gnuplot_draws_for_us_comes_in()
     local place = scripts.place()
     for name, figure in pairs { mixed = mixed, panels = { panels = { mixed, mixed } },
         heat = { heat = { x = x, y = x, z = { { 1, 2 }, { 3, 0 / 0 } }, mark = { 1, 1 } } } } do
-        assert(gnuplot.draw(place.folder.path .. "/" .. name, figure, { "svg" }))
+        assert(gnuplot.draw(place.folder.path .. "/" .. name, figure, { svg = true }))
         local drawn, reason = svg.inline(place:read(name .. ".svg"), "f1-")
         lu.assertNil(reason, name)
         lu.assertEquals(drawn:find "<boxes", nil)

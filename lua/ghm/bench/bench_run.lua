@@ -162,7 +162,7 @@ function M.run(args, defaults)
     run:write_json("gates.json", nullable(judged))
     run:write_json("provenance.json", facts)
     local complaint
-    if args.plot.svg or args.plot.png or args.plot.pdf then
+    if #gnuplot.images(args.plot) > 0 then
         posix.make_folders(run:path "plots")
         local made, reason = gnuplot.draw(run:path "plots/cost_by_size",
             report.figure(found, spec), args.plot)

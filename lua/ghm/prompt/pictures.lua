@@ -6,7 +6,6 @@ local fault = require "ghm.fault"
 local figures = require "ghm.studies.bins_figures"
 local gnuplot = require "ghm.show.gnuplot"
 local keys = require "ghm.runner.keys"
-local nearest = require "ghm.nearest"
 local results = require "ghm.prompt.results"
 local sweep = require "ghm.studies.sweep"
 local termpoints = require "ghm.show.termpoints"
@@ -22,11 +21,11 @@ end
 -- Draws a figure into path, whose ending chooses the format; its data and script lie beside it.
 local function save(path, figure)
     local base, format = path:match "^(.+)%.(%w+)$"
-    if not base or not nearest.is_one_of(format, { "svg", "png", "pdf" }) then
+    if not base or #gnuplot.images { [format] = true } == 0 then
         fault.raise("usage", "save = \"%s\": expected a name that ends with .svg, .png or .pdf",
             path)
     end
-    local made, reason = gnuplot.draw(base, figure, { format })
+    local made, reason = gnuplot.draw(base, figure, { [format] = true })
     if not made then
         fault.raise("failed", "%s", reason)
     end

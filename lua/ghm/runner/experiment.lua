@@ -73,13 +73,12 @@ end
 -- Draws the figures into the run folder; returns a line for the user where that failed.
 local function draw(run, figures, formats)
     local complaint
-    local images = { svg = formats.svg, png = formats.png, pdf = formats.pdf }
-    if not next(images) or #figures == 0 then
+    if #gnuplot.images(formats) == 0 or #figures == 0 then
         return nil
     end
     posix.make_folders(run:path "plots")
     for _, entry in ipairs(figures) do
-        local made, reason = gnuplot.draw(run:path("plots/" .. entry.name), entry.figure, images)
+        local made, reason = gnuplot.draw(run:path("plots/" .. entry.name), entry.figure, formats)
         if clib.interrupted() then -- Ctrl-C reaches gnuplot too, so its complaint means nothing
             fault.raise("interrupted", "stopped at the figures; the rows are in %s", run.dir)
         end

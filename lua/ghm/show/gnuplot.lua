@@ -1,10 +1,11 @@
 -- Figures by gnuplot: a data file, a script that draws it from any folder, and the images.
 --
 --   gnuplot.draw(path_base, figure, formats) -> { image paths }, or nil and a reason
+--   gnuplot.images(formats)                  -> { "svg", ... }: which images that makes
 --
 -- Writes PATH_BASE.tsv and PATH_BASE.gp always (fault "failed" if that cannot be) and the images
--- that `formats` names (list or set of "svg", "png", "pdf"; others are passed over). Without
--- gnuplot the first two remain and the reason tells how to install it.
+-- that `formats` has (a set, as of --plot: svg, png, pdf; others are passed over). Without gnuplot
+-- the first two remain and the reason tells how to install it.
 --
 -- figure = {
 --   title, xlabel, ylabel, xlog, ylog, xrange = {low, high}, yrange (nil ends are automatic)
@@ -349,16 +350,17 @@ do for [format in %s] {
         2 * height, width / 96, height / 96, table.concat(commands, "\n")), drawn
 end
 
+function M.images(formats)
+    local list = {}
+    for _, format in ipairs { "svg", "png", "pdf" } do
+        list[#list + 1] = formats[format] and format or nil
+    end
+    return list
+end
+
 -- See the top of the file.
 function M.draw(path_base, figure, formats)
-    local wanted = {}
-    for _, format in ipairs { "svg", "png", "pdf" } do
-        local listed = formats[format]
-        for _, f in ipairs(formats) do
-            listed = listed or f == format
-        end
-        wanted[#wanted + 1] = listed and format or nil
-    end
+    local wanted = M.images(formats)
     local name = text.one_line(path_base:match "[^/]*$")
     local blocks = {}
     local program, drawn = script(figure, blocks, wanted)

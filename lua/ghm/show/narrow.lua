@@ -28,7 +28,7 @@ local function narrow(figure)
 end
 
 function M.svg(path_base, figure)
-    gnuplot.draw(path_base, narrow(figure), { "svg" })
+    gnuplot.draw(path_base, narrow(figure), { svg = true })
     local drawn = posix.read_file(path_base .. ".svg")
     for _, extension in ipairs { ".svg", ".gp", ".tsv" } do
         os.remove(path_base .. extension)
