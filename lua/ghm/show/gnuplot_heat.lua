@@ -10,6 +10,7 @@
 -- }
 
 local text = require "ghm.show.text"
+local words = require "ghm.show.gnuplot_words"
 
 local M = {}
 
@@ -17,14 +18,14 @@ local M = {}
 M.palette = { "#440154", "#414487", "#2A788E", "#22A884", "#7AD151", "#FDE725" }
 
 -- The data block of a heat map -> lines "x y low_x high_x low_y high_y z", smallest and largest z;
--- nil when no cell can be drawn. drawable(v, log): whether a number has a place on an axis.
-function M.block(heat, drawable)
+-- nil when no cell can be drawn.
+function M.block(heat)
     local lines, low, high = {}, math.huge, -math.huge
     for r, row in ipairs(heat.z) do
         local bottom, top = heat.y[r], heat.y[r + 1]
         for c = 1, #heat.x - 1 do
             local v, left, right = row[c], heat.x[c], heat.x[c + 1]
-            if drawable(v, heat.log) then
+            if words.drawable(v, heat.log) then
                 lines[#lines + 1] = ("%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g\t%.9g"):format(
                     (left + right) / 2, (bottom + top) / 2, left, right, bottom, top, v)
                 low, high = math.min(low, v), math.max(high, v)
@@ -38,17 +39,17 @@ function M.block(heat, drawable)
 end
 
 -- At most `most` names, evenly chosen, each at the middle of its cell.
-local function named_tics(add, axis, names, sides, most, quoted)
+local function named_tics(add, axis, names, sides, most)
     local every, tics = math.ceil(#names / most), {}
     for k = 1, #names, every do
-        tics[#tics + 1] = ("%s %.9g"):format(quoted(text.fit(text.one_line(names[k]), 16)),
+        tics[#tics + 1] = ("%s %.9g"):format(words.quoted(text.fit(text.one_line(names[k]), 16)),
             (sides[k] + sides[k + 1]) / 2)
     end
     add("set %stics (%s) noenhanced", axis, table.concat(tics, ", "))
 end
 
 -- Adds the commands that lay out the axes and colours, after those of the axes.
-function M.commands(add, heat, low, high, quoted)
+function M.commands(add, heat, low, high)
     local stops = {}
     for k, colour in ipairs(M.palette) do
         stops[k] = ("%d '%s'"):format(k - 1, colour)
@@ -62,14 +63,14 @@ function M.commands(add, heat, low, high, quoted)
     local powers = heat.log and high / low >= 100
     add("set cbrange [%.9g:%.9g]; %s logscale cb; set format cb '%s'", low, high,
         heat.log and "set" or "unset", powers and "10^{%T}" or "%g")
-    add("set cblabel %s noenhanced", quoted(heat.label or ""))
+    add("set cblabel %s noenhanced", words.quoted(heat.label or ""))
     add "set colorbox noborder"
     add "set object 1 rectangle from graph 0, 0 to graph 1, 1 fc rgb '#DDDDDD' fs noborder behind"
     if heat.xnames then
-        named_tics(add, "x", heat.xnames, heat.x, 24, quoted)
+        named_tics(add, "x", heat.xnames, heat.x, 24)
     end
     if heat.ynames then
-        named_tics(add, "y", heat.ynames, heat.y, 20, quoted)
+        named_tics(add, "y", heat.ynames, heat.y, 20)
     end
     if heat.mark then
         local c, r = heat.mark[1], heat.mark[2]
