@@ -23,7 +23,7 @@ local modules = {
     cli = "ghm.runner.cli", comparing = "ghm.runner.comparing",
     experiment = "ghm.runner.experiment", keys = "ghm.runner.keys",
     loss_option = "ghm.runner.loss_option", merging = "ghm.runner.merging",
-    runs = "ghm.runner.runs", sketching = "ghm.runner.sketching", telling = "ghm.runner.telling",
+    sketching = "ghm.runner.sketching", telling = "ghm.runner.telling",
     -- show/
     compared = "ghm.show.compared", csv = "ghm.show.csv", text = "ghm.show.text",
 }

@@ -18,7 +18,7 @@ local LEAST = 5e-3 -- a shorter call is repeated until a round takes so long
 local WARM_BELOW = 0.25 -- seconds; a longer call is not hurt by what ran before it
 local SPIN = 30000 -- µs until the idle threads of another process have stopped spinning
 
-M.consumed = 0 -- what timed functions return goes here, so that nothing they do is in vain
+local consumed = 0 -- what timed functions return goes here, so that nothing they do is in vain
 
 -- Seconds that `calls` calls of run() take; run returns a number.
 function M.time(run, calls)
@@ -27,7 +27,7 @@ function M.time(run, calls)
     local ok, result = pcall(function()
         local begun = posix.now()
         for _ = 1, calls do
-            M.consumed = M.consumed + run()
+            consumed = consumed + run()
         end
         return posix.now() - begun
     end)

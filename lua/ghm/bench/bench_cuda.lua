@@ -27,7 +27,7 @@ for i = 1, 64 do
     SWEEP[i] = i + 1
 end
 
-M.columns = { "samples", "data", "what", "ms", "gb_per_s", "of_floor", "gate", "holds" }
+local columns = { "samples", "data", "what", "ms", "gb_per_s", "of_floor", "gate", "holds" }
 
 local function digits(value)
     return value and ("%.3g"):format(value) or ""
@@ -194,11 +194,11 @@ function M.run(args, defaults, sizes)
     end
     local run = runs.create { out = args.out, experiment = "bench", name = args.name,
         info = { argv = args.argv } }
-    run:write_csv("results.csv", found, M.columns)
+    run:write_csv("results.csv", found, columns)
     run:write_json("provenance.json", provenance.collect { device = device.name(),
         threads = device.threads(), library = { version = clib.version, build = clib.build } })
     if args.csv then
-        csv.write(args.csv, found, M.columns)
+        csv.write(args.csv, found, columns)
     end
     print(("%s, %s%s\n\n%s"):format(device.name(), clib.build, missing and "\nmissing: " .. missing
         or "", text.table(found, shown)))

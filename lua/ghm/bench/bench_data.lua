@@ -66,24 +66,9 @@ local function rows_of(n, cols)
     return math.max(1, math.floor(n / cols + 0.5))
 end
 
--- form: "f4" (default); "f2" for logits of 16 bits; "labels" for one label and weight per row.
--- n is rounded to whole rows of 80 classes.
-function M.logits(name, n, form)
-    local made = synth(C.GHM_CLASSIFICATION, name, rows_of(n, CLASSES), CLASSES)
-    if form == "f2" then
-        local wide = made.pred
-        made.pred = wide:convert "f2"
-        wide:free()
-    elseif form == "labels" then
-        return M.labelled(made)
-    end
-    return finish(name, made, batches.classification { logits = made.pred, target = made.target,
-        weight = made.weight })
-end
-
--- The same logits, four rows in five of some class and the fifth of the background, which makes 1 %
--- positives again.
-function M.labelled(made)
+-- Logits with labels: four rows in five of some class and the fifth of the background, which makes
+-- 1 % positives again.
+local function labelled(made)
     made.target:free()
     made.weight:free()
     local rows = made.pred.shape[1]
@@ -99,6 +84,21 @@ function M.labelled(made)
         return made.pred:get(i), made.target:get(r) == i % CLASSES and 1 or 0, made.weight:get(r)
     end
     return data
+end
+
+-- form: "f4" (default); "f2" for logits of 16 bits; "labels" for one label and weight per row.
+-- n is rounded to whole rows of 80 classes.
+function M.logits(name, n, form)
+    local made = synth(C.GHM_CLASSIFICATION, name, rows_of(n, CLASSES), CLASSES)
+    if form == "f2" then
+        local wide = made.pred
+        made.pred = wide:convert "f2"
+        wide:free()
+    elseif form == "labels" then
+        return labelled(made)
+    end
+    return finish(name, made, batches.classification { logits = made.pred, target = made.target,
+        weight = made.weight })
 end
 
 function M.boxes(n)

@@ -225,18 +225,20 @@ end
 
 -- -- studies -------------------------------------------------------------------------------------
 
+local found_studies
+
 -- The names of the scripts that are studies, in order.
 function M.studies()
-    if not M.found_studies then
+    if not found_studies then
         local list = {}
         for path in posix.capture("ls " .. posix.quote(M.scripts)):gmatch "[^\n]+" do
             local name = path:match "^([%w_]+)%.lua$"
             local spec = name and cli.spec_of(("%s/%s"):format(M.scripts, path))
             list[#list + 1] = spec and spec.study and name or nil
         end
-        M.found_studies = list
+        found_studies = list
     end
-    return M.found_studies
+    return found_studies
 end
 
 -- The spec of a study: read anew for each question, since studies may keep notes in it. How labels

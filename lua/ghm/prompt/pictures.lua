@@ -88,23 +88,8 @@ M.plot_spec = { name = "plot", keys = {}, options = function(parser)
     parser:flag("--xlog", "a logarithmic x axis")
 end }
 
--- plot(result, x, y, options), or plot(result, name, options) for a figure that the study made.
-function M.plot(result, x, y, options)
-    if not results.is(result) then
-        fault.raise("usage", "plot takes what a study found, plot(r, \"bins\", \"loss\"), not a %s",
-            type(result))
-    elseif type(y) == "table" or y == nil then
-        return M.figure(result, x, y)
-    end
-    local args = asked.args(M.plot_spec, options)
-    x, y = results.column(result, x), results.column(result, y)
-    local figure = { title = y .. " by " .. x, xlabel = x, ylabel = y, ylog = args.log,
-        xlog = args.xlog, series = series_of(result, x, y) }
-    figure.key = #figure.series == 1 and "none" or nil
-    return picture(termpoints.draw(figure), figure, args.save)
-end
-
-function M.figure(result, name, options)
+-- A figure that the study made, into a file.
+local function plot_figure(result, name, options)
     local names = {}
     for i, entry in ipairs(result.found.figures or {}) do
         names[i], names[entry.name] = entry.name, entry.figure
@@ -119,6 +104,22 @@ function M.figure(result, name, options)
             name, name, name)
     end
     return picture("", names[name], args.save)
+end
+
+-- plot(result, x, y, options), or plot(result, name, options) for a figure that the study made.
+function M.plot(result, x, y, options)
+    if not results.is(result) then
+        fault.raise("usage", "plot takes what a study found, plot(r, \"bins\", \"loss\"), not a %s",
+            type(result))
+    elseif type(y) == "table" or y == nil then
+        return plot_figure(result, x, y)
+    end
+    local args = asked.args(M.plot_spec, options)
+    x, y = results.column(result, x), results.column(result, y)
+    local figure = { title = y .. " by " .. x, xlabel = x, ylabel = y, ylog = args.log,
+        xlog = args.xlog, series = series_of(result, x, y) }
+    figure.key = #figure.series == 1 and "none" or nil
+    return picture(termpoints.draw(figure), figure, args.save)
 end
 
 return M

@@ -37,7 +37,7 @@ end
 Row.made = setmetatable({}, { __mode = "k" })
 
 -- A value of a row, in full as far as a person reads it.
-function M.cell(value)
+local function cell(value)
     return type(value) == "number" and ("%.6g"):format(value) or tostring(value)
 end
 
@@ -45,12 +45,12 @@ function M.is(value)
     return getmetatable(value) == Result
 end
 
-function M.is_row(value)
+local function is_row(value)
     return getmetatable(value) == Row
 end
 
 -- "bins = 15, momentum = 0.75": what tells a row from the others of its result.
-function M.name_of(row)
+local function name_of(row)
     local made, words = Row.made[row], {}
     for _, axis in ipairs(made.result.axes) do
         words[#words + 1] = row[axis] ~= nil and ("%s = %s"):format(axis, tostring(row[axis]))
@@ -131,15 +131,15 @@ function M.compare(...)
         local row = select(i, ...)
         if M.is(row) and #row == 1 then
             row = row[1]
-        elseif i == select("#", ...) and i > 2 and type(row) == "table" and not M.is_row(row) then
+        elseif i == select("#", ...) and i > 2 and type(row) == "table" and not is_row(row) then
             options = row
             break
         end
-        if not M.is_row(row) then
+        if not is_row(row) then
             fault.raise("usage", "compare takes rows, compare(r[3], r[9]), not %s",
                 row == nil and "nil" or "a " .. type(row))
         end
-        things[i] = { name = M.name_of(row), values = row }
+        things[i] = { name = name_of(row), values = row }
         for _, key in ipairs(M.columns(Row.made[row].result)) do
             keys[#keys + 1] = not seen[key] and key or nil
             seen[key] = true
@@ -162,7 +162,7 @@ function M.about(value)
             .. "recommends, r:best \"loss\" the best by a column; compare(r[1], r[2]), "
             .. "plot(r, X, Y)."):format(value.name,
             text.count(#value, "row", true), table.concat(metrics_of(M.columns(value)), ", "))
-    elseif M.is_row(value) then
+    elseif is_row(value) then
         return ("row %d of what %s found: r[%d].loss is a value of it, compare(r[1], r[2]) sets "
             .. "rows side by side."):format(Row.made[value].number, Row.made[value].result.name,
             Row.made[value].number)
@@ -179,8 +179,8 @@ function Row:__tostring()
     for _, key in ipairs(metrics_of(M.columns(result))) do
         local low, high = bootstrap.fields(key)
         if self[key] ~= nil then
-            rows[#rows + 1] = { name = key, value = M.cell(self[key]) .. (self[low] ~= nil
-                and ("  (%s to %s)"):format(M.cell(self[low]), M.cell(self[high])) or "") }
+            rows[#rows + 1] = { name = key, value = cell(self[key]) .. (self[low] ~= nil
+                and ("  (%s to %s)"):format(cell(self[low]), cell(self[high])) or "") }
         end
     end
     return display.fields(rows)

@@ -12,7 +12,7 @@ local text = require "ghm.show.text"
 
 local M = {}
 
-M.PLAIN_EVERY, M.LIVE_EVERY = 10, 0.1 -- seconds
+local PLAIN_EVERY, LIVE_EVERY = 10, 0.1 -- seconds
 
 -- "12.4/s, 3 s left", once there is something to judge by.
 local function pace(done, total, first, elapsed)
@@ -34,7 +34,7 @@ function M.of(args, what)
             return
         elseif live and done >= total then
             io.stderr:write "\r\27[K"
-        elseif live and (now - last >= M.LIVE_EVERY or done == 0) then
+        elseif live and (now - last >= LIVE_EVERY or done == 0) then
             last = now
             local counts = (" %d/%d %s%s"):format(done, total, what,
                 pace(done, total, first, now - begun))
@@ -42,7 +42,7 @@ function M.of(args, what)
             io.stderr:write("\r", width > 3 and text.bar(done / total, width) or "",
                 text.fit(counts, columns - 1), "\27[K")
             io.stderr:flush()
-        elseif not live and now - last >= M.PLAIN_EVERY then
+        elseif not live and now - last >= PLAIN_EVERY then
             last = now
             io.stderr:write(("%d of %d %s%s\n"):format(done, total, what,
                 pace(done, total, first, now - begun)))

@@ -26,12 +26,12 @@ function M.signs_for(opts)
     return plain and M.ascii or unicode
 end
 
-M.WIDTH = 72 -- of a plot, in letters, where the terminal has room for it
+local WIDTH = 72 -- of a plot, in letters, where the terminal has room for it
 
 -- The letters that a plot has beside a margin of this width.
 function M.room(plot, margin)
     local columns = screen.columns()
-    local wanted = plot.width or M.WIDTH
+    local wanted = plot.width or WIDTH
     return columns and math.min(wanted, columns - margin - 2) or wanted
 end
 

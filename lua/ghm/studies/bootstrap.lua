@@ -4,7 +4,6 @@
 --   bootstrap.counts(mean, n, seed, draw)  Poisson counts with these means: int64_t[n]
 --   bootstrap.divide(counts, take, seed, draw)  of each, how many are among `take` of all: a list
 --   bootstrap.sketch(sketch, seed, draw)   a sketch of samples drawn anew
---   bootstrap.interval(n, statistic)       low, high: of the statistic of resampled steps
 --   bootstrap.middle(list, n)              low, high: of what draws gave, of n steps
 --   bootstrap.fields(key)                  the names of its ends in a row: key_low, key_high
 --   bootstrap.choice(value, n, choose)     how often each value is chosen from resampled steps
@@ -133,15 +132,6 @@ function M.draws(n, opts)
             return draw + 1, M.steps(n, seed, draw + 1)
         end
     end, nil, -1
-end
-
--- low, high of statistic(steps), steps being a list of step numbers as of M.steps.
-function M.interval(n, statistic, opts)
-    local values = {}
-    for _, steps in M.draws(n, opts) do
-        values[#values + 1] = statistic(steps)
-    end
-    return M.middle(values, n)
 end
 
 -- How sure a choice is: a recommendation's fields from what resampled data would have chosen.

@@ -13,8 +13,8 @@ local bootstrap = require "ghm.studies.bootstrap"
 
 local M = {}
 
-M.DRAWS = 99 -- the 95th of them has 5 of the 100 places for one more beyond it
-M.LEVEL = 0.95
+local DRAWS = 99 -- the 95th of them has 5 of the 100 places for one more beyond it
+local LEVEL = 0.95
 
 -- The root of the divergence in bits, 0 (the same shares) to 1 (no region in common). R and S are
 -- lists of counts. (Lin 1991; Endres and Schindelin 2003: a metric.)
@@ -44,9 +44,9 @@ function M.drawn(R, all, opts)
     for _, count in ipairs(R) do
         n = n + count
     end
-    for draw = 1, M.DRAWS do
+    for draw = 1, DRAWS do
         local drawn, others = bootstrap.divide(all, n, bootstrap.seed,
-            (opts and opts.k or 0) * M.DRAWS + draw), {}
+            (opts and opts.k or 0) * DRAWS + draw), {}
         for j, count in ipairs(drawn) do
             others[j] = all[j] - count
         end
@@ -56,7 +56,7 @@ function M.drawn(R, all, opts)
 end
 
 function M.chance(drawn)
-    return bootstrap.quantile(drawn, M.LEVEL)
+    return bootstrap.quantile(drawn, LEVEL)
 end
 
 local function ratio(distance, chance)
