@@ -247,6 +247,50 @@ function M.cell(column, row)
     return tostring(value)
 end
 
+-- The columns of a table as it is laid out, { title, align, width, cells, wordy } each: cells[r] is
+-- the text of row r, wordy a column of words.
+local function laid_out(rows, columns)
+    local list = {}
+    for c, given in ipairs(columns) do
+        given = type(given) == "string" and { key = given } or given
+        local column = { title = given.title or given.key, cells = {} }
+        column.width = M.width(column.title)
+        local numeric = #rows > 0
+        for r, row in ipairs(rows) do
+            column.cells[r] = M.one_line(M.cell(given, row))
+            column.width = math.max(column.width, M.width(column.cells[r]))
+            local value = row[given.key]
+            numeric = numeric and (value == nil or type(value) == "number")
+        end
+        column.align, column.wordy = given.align or numeric and "right" or "left", not numeric
+        list[c] = column
+    end
+    return list
+end
+
+-- Makes laid out columns fit: those at the right that `room` has no place for are left out, but for
+-- the first half, and the widest one of words is cut where they are still wider than `most`. Both
+-- without the margin. Returns how many are left out.
+local function fit_columns(list, room, most)
+    local total, half, left_out = -2, #list / 2, 0
+    for _, column in ipairs(list) do
+        total = total + column.width + 2
+    end
+    while total > room and #list > half do
+        total, left_out = total - table.remove(list).width - 2, left_out + 1
+    end
+    local widest
+    for _, column in ipairs(list) do
+        if column.wordy and (not widest or column.width > widest.width) then
+            widest = column
+        end
+    end
+    if total > most and widest then
+        widest.width = math.min(widest.width, math.max(LEAST, widest.width - (total - most)))
+    end
+    return left_out
+end
+
 -- An aligned table with a title line and a rule under it.
 --   rows     list of tables
 --   columns  list of { key, title = key, format = "%.4f" | function(value, row), align }, or of
@@ -263,66 +307,22 @@ function M.table(rows, columns, opts)
     if ascii == nil then
         ascii = not screen.is_utf8()
     end
-    local cells, widths, aligns, wordy = {}, {}, {}, {}
-    local normal = {}
-    for c, column in ipairs(columns) do
-        column = type(column) == "string" and { key = column } or column
-        normal[c] = column
-        widths[c] = M.width(column.title or column.key)
-        local numeric = #rows > 0
-        for r, row in ipairs(rows) do
-            cells[r] = cells[r] or {}
-            local text = M.one_line(M.cell(column, row))
-            cells[r][c] = text
-            widths[c] = math.max(widths[c], M.width(text))
-            local value = row[column.key]
-            numeric = numeric and (value == nil or type(value) == "number")
-        end
-        aligns[c] = column.align or numeric and "right" or "left"
-        wordy[c] = not numeric
-    end
-
-    local margin = opts.mark and 2 or 0
-    local total, most, left_out = margin - 2, opts.width or screen.width(), 0
-    for _, width in ipairs(widths) do
-        total = total + width + 2
-    end
+    local list, margin, lines = laid_out(rows, columns), opts.mark and 2 or 0, {}
     local room = opts.spare and (opts.width or screen.columns()) or math.huge
-    while total > room and #normal > #columns / 2 do
-        table.remove(normal)
-        total, left_out = total - table.remove(widths) - 2, left_out + 1
-    end
-    local widest
-    for c, width in ipairs(widths) do
-        if wordy[c] and (not widest or width > widths[widest]) then
-            widest = c
-        end
-    end
-    local excess = total - most
-    if excess > 0 and widest then
-        widths[widest] = math.min(widths[widest], math.max(LEAST, widths[widest] - excess))
-    end
-
-    local lines = {}
-    local function add(values, sign)
+    local left_out = fit_columns(list, room - margin, (opts.width or screen.width()) - margin)
+    local function add(sign, value_of)
         local parts = {}
-        for c in ipairs(normal) do
-            local value = values[c]
-            parts[c] = M.pad(M.fit(value, widths[c]), widths[c], aligns[c])
+        for c, column in ipairs(list) do
+            parts[c] = M.pad(M.fit(value_of(column), column.width), column.width, column.align)
         end
-        local lead = margin > 0 and M.pad(sign or "", margin) or ""
+        local lead = margin > 0 and M.pad(sign, margin) or ""
         lines[#lines + 1] = ((lead .. table.concat(parts, "  ")):gsub(" +$", ""))
     end
-    local titles, rules = {}, {}
-    for c, column in ipairs(normal) do
-        titles[c] = column.title or column.key
-        rules[c] = (ascii and "-" or "─"):rep(widths[c])
-    end
-    add(titles)
-    add(rules)
+    add("", function(column) return column.title end)
+    add("", function(column) return (ascii and "-" or "─"):rep(column.width) end)
     for r, row in ipairs(rows) do
         local sign = opts.mark and opts.mark(row) or ""
-        add(cells[r], sign ~= "" and ascii and ">" or sign)
+        add(sign ~= "" and ascii and ">" or sign, function(column) return column.cells[r] end)
         lines[#lines] = sign ~= "" and screen.paint("strong", lines[#lines]) or lines[#lines]
     end
     local letters = table.concat(lines, "\n") .. "\n"
