@@ -321,6 +321,15 @@ function M.fold(values, cut, bins, ctype)
     return out
 end
 
+-- The sum of an array of n entries.
+function M.total(values, n)
+    local sum = 0
+    for i = 0, n - 1 do
+        sum = sum + values[i]
+    end
+    return sum
+end
+
 -- The reverse of fold: each of n intervals has the value of its region, double[n].
 function M.spread(values, cut, bins, n)
     local out = ffi.new("double[?]", n)

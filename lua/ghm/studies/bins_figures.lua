@@ -25,14 +25,10 @@ local function chosen(bins_list, best)
     return picked
 end
 
--- Density of one stream in regions of 1/bins: share of the samples per unit of g.
+-- Density of one stream in regions of 1/bins.
 local function region_density(calls, bins, mu)
     local R, N = sweep.counts(calls, bins, mu)
-    local values = {}
-    for j = 1, bins do
-        values[j] = tonumber(R[j - 1]) * bins / N
-    end
-    return values
+    return curves.density(harmonise.list(R, bins), N)
 end
 
 -- Regions of every bins of x.configurations and the exact density, where there is one, as lines.
@@ -47,13 +43,11 @@ function M.density_figure(x, whole, best, eps, mu)
             x = curves.edges(bins), y = region_density(x.calls, bins, mu) }
     end
     if whole then
-        local g = curves.grid(400)
-        series[#series + 1] = { label = ("exact, window %.3g"):format(eps), style = "reference",
-            x = g, y = curves.exact_density(whole, g, eps, mu) }
+        series[#series + 1] = curves.exact_series(whole, eps, mu)
     end
-    return { title = "Gradient density by number of unit regions", xlabel = "gradient norm g",
-        ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 }, ordered = true,
-        series = series }
+    local figure = curves.density_figure("Gradient density by number of unit regions", series)
+    figure.ordered = true
+    return figure
 end
 
 -- The plain losses that GHM is held against.

@@ -56,6 +56,15 @@ function M.grid(n)
     return g
 end
 
+-- Share of the samples per unit of g in regions with these counts (a list), of N samples.
+function M.density(R, N)
+    local values = {}
+    for j, count in ipairs(R) do
+        values[j] = count * #R / N
+    end
+    return values
+end
+
 -- Share of the samples per unit of g, by the exact density of window eps. whole: a sketch; group:
 -- "both" (default), "positives" or "negatives", of all samples.
 function M.exact_density(whole, g, eps, mu, group)
@@ -64,6 +73,19 @@ function M.exact_density(whole, g, eps, mu, group)
         values[i] = density / N
     end
     return values
+end
+
+-- The same as a figure's series.
+function M.exact_series(whole, eps, mu)
+    local g = M.grid(400)
+    return { label = ("exact, window %.3g"):format(eps), style = "reference", x = g,
+        y = M.exact_density(whole, g, eps, mu) }
+end
+
+-- A figure of such series.
+function M.density_figure(title, series)
+    return { title = title, xlabel = "gradient norm g", ylabel = "gradient density GD(g) / N",
+        ylog = true, xrange = { 0, 1 }, series = series }
 end
 
 -- |d loss / d pred| of a plain loss (of ghm.losses_study) at gradient norms g, for negatives or

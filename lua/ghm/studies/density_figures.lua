@@ -8,27 +8,13 @@ local M = {}
 local EXTREME = 4 -- classes drawn: those whose densities lie farthest from that of all
 local ROWS = 48 -- of a heat map: of more steps, neighbours are added up
 
--- Share of the samples per unit of g, region by region.
-local function density(R, N, bins)
-    local values = {}
-    for j, count in ipairs(R) do
-        values[j] = count * bins / N
-    end
-    return values
-end
-
 local function steps_of(part, bins, also)
     local series = { label = part.name, style = "steps", x = curves.edges(bins),
-        y = density(part.R, part.N, bins) }
+        y = curves.density(part.R, part.N) }
     for key, value in pairs(also or {}) do
         series[key] = value
     end
     return series
-end
-
-local function figure_of(title, series)
-    return { title = title, xlabel = "gradient norm g", ylabel = "gradient density GD(g) / N",
-        ylog = true, xrange = { 0, 1 }, series = series }
 end
 
 -- All samples and the groups, each by its own number of samples; the exact density where asked for.
@@ -38,11 +24,9 @@ local function density_figure(found, eps)
         series[k + 1] = steps_of(part, found.bins, { colour = k })
     end
     if eps and found.whole then
-        local g = curves.grid(400)
-        series[#series + 1] = { label = ("exact, window %.3g"):format(eps), style = "reference",
-            x = g, y = curves.exact_density(found.whole, g, eps, found.mu) }
+        series[#series + 1] = curves.exact_series(found.whole, eps, found.mu)
     end
-    return figure_of(#found.groups > 0 and "Gradient density, each group for itself"
+    return curves.density_figure(#found.groups > 0 and "Gradient density, each group for itself"
         or "Gradient density", series)
 end
 
@@ -57,7 +41,7 @@ local function heat_rows(found)
                 R[j], N = (R[j] or 0) + count, N + count
             end
         end
-        z[#z + 1], names[#names + 1] = density(R, N, found.bins), found.steps[first].name
+        z[#z + 1], names[#names + 1] = curves.density(R, N), found.steps[first].name
     end
     return z, names
 end
@@ -99,7 +83,7 @@ local function classes_figure(found)
         series[k + 1] = steps_of(found.part_of[rows[k]], found.bins, { colour = k })
     end
     local what = found.task == "regression" and "columns" or "classes"
-    return figure_of(("Gradient density of the %s%s"):format(what, #rows > EXTREME
+    return curves.density_figure(("Gradient density of the %s%s"):format(what, #rows > EXTREME
         and " farthest from all" or ""), series)
 end
 
@@ -108,7 +92,7 @@ local function levels_figure(found)
     for k, part in ipairs(found.levels) do
         series[k] = part.N > 0 and steps_of(part, found.bins) or nil
     end
-    local figure = figure_of("Gradient density of the calls of a step", series)
+    local figure = curves.density_figure("Gradient density of the calls of a step", series)
     figure.ordered = true
     return figure
 end
@@ -148,7 +132,7 @@ function M.draw(found, eps)
             x = curves.edges(found.bins), z = z, names = names, log = true, width = 64,
             xlabel = "gradient norm g", label = "GD/N" }
     end
-    return figures, curves.terminal(density(found.all.R, found.all.N, found.bins), found.bins,
+    return figures, curves.terminal(curves.density(found.all.R, found.all.N), found.bins,
         eps and found.whole, eps, found.mu)
 end
 

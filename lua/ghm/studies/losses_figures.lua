@@ -39,20 +39,18 @@ end
 local function density_figure(part, whole)
     local counts = part.details[part.rows[1]].counts
     local regions = drawn(counts)
-    local figure = { title = "Gradient density of " .. part.what, xlabel = "gradient norm g",
-        ylabel = "gradient density GD(g) / N", ylog = true, xrange = { 0, 1 },
-        key = regions[1] < regions[study.DRAWN] and "inside left" or "inside",
-        series = { { label = "all samples", style = "steps", colour = 7,
-            x = curves.edges(study.DRAWN), y = scaled(regions, study.DRAWN / total(counts)) } } }
+    local figure = curves.density_figure("Gradient density of " .. part.what, {
+        { label = "all samples", style = "steps", colour = 7, x = curves.edges(study.DRAWN),
+            y = scaled(regions, study.DRAWN / total(counts)) } })
+    figure.key = regions[1] < regions[study.DRAWN] and "inside left" or "inside"
     if whole then
-        local g = curves.grid(400)
         local facts = whole:facts()
         if facts.positive > 0 and facts.positive < facts.valid then
+            local g = curves.grid(400)
             table.insert(figure.series, { label = "positives", x = g, colour = 4,
                 y = curves.exact_density(whole, g, part.eps, part.mu, "positives") })
         end
-        table.insert(figure.series, { label = ("exact, window %.3g"):format(part.eps), x = g,
-            style = "reference", y = curves.exact_density(whole, g, part.eps, part.mu) })
+        table.insert(figure.series, curves.exact_series(whole, part.eps, part.mu))
     end
     return figure
 end

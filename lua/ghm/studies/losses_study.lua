@@ -144,27 +144,16 @@ local function ask(loss, sketch, state)
             return out
         end
     end
-    local value, intervals = 0, sketch:intervals()
     local function exact(name, group, power)
         return sketch:exact_sums(name, loss.a, loss.b, group, { mu = loss.mu, eps = loss.eps,
             power = power })
     end
     local each_value = loss.eps and exact(loss.value, "both", 1)
         or sketch:sums(loss.value, loss.a, loss.b)
-    for i = 0, intervals - 1 do
-        value = value + each_value[i]
-    end
+    local value = sketches.total(each_value, sketch:intervals())
     return value / math.max(sketch:facts().valid, 1), loss.eps and function(group, power)
         return exact(power == 2 and "norm_squared" or "norm", group, power)
     end or sums
-end
-
-local function total(values, intervals)
-    local sum = 0
-    for i = 0, intervals - 1 do
-        sum = sum + values[i]
-    end
-    return sum
 end
 
 -- What a call adds to a row's detail: contributions (each over tot, as in the loss) and samples in
@@ -176,7 +165,7 @@ local function add_call(loss, call, state, detail, part)
     local cut = sketch:cut(M.FINE, loss.mu)
     local fine = sketches.fold(norms("both", 1), cut, M.FINE, "double")
     local counts = sketches.fold(sketch:counts(), cut, M.FINE, "int64_t")
-    local both = total(fine, M.FINE) / tot
+    local both = sketches.total(fine, M.FINE) / tot
     local function add_share(key, sum)
         local entry = part[key] or { 0, 0, most = 0 }
         entry[1], entry[2], part[key] = entry[1] + sum, entry[2] + both, entry
@@ -203,10 +192,11 @@ local function add_call(loss, call, state, detail, part)
     end
     metrics.add(part, "value", value)
     if not sketch:is_soft() and both > 0 then
-        metrics.add(part, "effective", (both * tot) ^ 2 / total(norms("both", 2), intervals))
+        metrics.add(part, "effective",
+            (both * tot) ^ 2 / sketches.total(norms("both", 2), intervals))
         local facts = sketch:facts()
         if loss.task == "classification" and facts.positive < facts.valid then
-            add_share("positive_share", total(norms("positives", 1), intervals) / tot)
+            add_share("positive_share", sketches.total(norms("positives", 1), intervals) / tot)
         end
     end
 end

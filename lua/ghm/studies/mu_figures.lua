@@ -75,11 +75,7 @@ local function losses_figure(rows, beta, value)
             local one = sketches.new { task = "regression", bins = 1, mu = 1, knots = beta }
             one:add(batches.regression { pred = { d }, target = { 0 } })
             for p, name in ipairs { f.loss, f.norm } do
-                local sums = one:sums(name, f.a)
-                y[p][i] = 0
-                for j = 0, one:intervals() - 1 do
-                    y[p][i] = y[p][i] + sums[j]
-                end
+                y[p][i] = sketches.total(one:sums(name, f.a), one:intervals())
             end
             one:free()
         end

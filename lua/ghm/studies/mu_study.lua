@@ -130,11 +130,7 @@ function M.rows(calls, configurations, d, keys, progress)
         progress)
     local whole = sweep.merged(calls)
     local function mean(values)
-        local sum = 0
-        for i = 0, whole:intervals() - 1 do
-            sum = sum + values[i]
-        end
-        return sum / whole:facts().valid
+        return sketches.total(values, whole:intervals()) / whole:facts().valid
     end
     for _, row in ipairs(rows) do
         local R = whole:regions(row.bins, row.mu)
