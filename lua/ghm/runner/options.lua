@@ -185,6 +185,25 @@ local function add_option(parser, common)
     return option
 end
 
+-- What is wrong with an option that a script does not take, and what was meant, if that is near.
+local function unknown(name, parser, spec)
+    local known, keys = {}, {}
+    for _, option in ipairs(parser._options) do
+        for _, alias in ipairs(option._aliases) do
+            known[#known + 1] = alias
+        end
+    end
+    for k, key in ipairs(spec.keys or {}) do
+        keys[k] = key.name
+    end
+    local near = #name > 2 and nearest.find(name, known)
+    local key = not near and nearest.find(name:gsub("^%-+", ""), keys)
+        or nearest.is_one_of(name:sub(3), keys) and name:sub(3)
+    near = key and key .. "=SPEC" or near
+    return ("unknown option '%s': %s"):format(name, near and ("did you mean '%s'?"):format(near)
+        or "-h lists the options")
+end
+
 -- The lua-argparse parser of a script (spec: see cli.lua). It throws fault "usage" for what it
 -- cannot take and M.HELP for -h; args.words holds the words that are no options.
 function M.parser(spec)
@@ -220,25 +239,7 @@ function M.parser(spec)
     -- argparse prints its own usage text and exits; one line and our exit code are wanted
     parser.error = function(_, message)
         local name = message:match "^unknown option '(.-)'"
-        if name then
-            local known = {}
-            for _, option in ipairs(parser._options) do
-                for _, alias in ipairs(option._aliases) do
-                    known[#known + 1] = alias
-                end
-            end
-            local near = #name > 2 and nearest.find(name, known)
-            local keys = {}
-            for k, key in ipairs(spec.keys or {}) do
-                keys[k] = key.name
-            end
-            local key = not near and nearest.find(name:gsub("^%-+", ""), keys)
-                or nearest.is_one_of(name:sub(3), keys) and name:sub(3)
-            near = key and key .. "=SPEC" or near
-            message = ("unknown option '%s': %s"):format(name,
-                near and ("did you mean '%s'?"):format(near) or "-h lists the options")
-        end
-        fault.raise("usage", "%s", text.one_line(message))
+        fault.raise("usage", "%s", text.one_line(name and unknown(name, parser, spec) or message))
     end
     return parser
 end
