@@ -230,20 +230,6 @@ function TestBinsStudy.test_soft_targets_have_no_study_but_a_loss()
     lu.assertTrue(sweep.is_soft(calls))
 end
 
--- What the halves of the regions of a call add to the squared errors of beta. A function of its own
--- as other inner loops with many numbers are: momentum_noise.lua.
-local function add_errors(sums, halves, row)
-    for j = 1, row.bins do
-        local left, right = halves[2 * j - 1], halves[2 * j]
-        local R = left + right
-        if R > 0 then
-            sums.n = sums.n + 1
-            sums.noise = sums.noise + (1 - row.momentum) / (1 + row.momentum) / R
-            sums.uneven = sums.uneven + 4 / 3 * (((left - right) / R) ^ 2 - 1 / R)
-        end
-    end
-end
-
 -- From the halves of each region of each call. A cell that the middle of a region cuts is shared
 -- out between them, which moves a sample now and then.
 function TestBinsStudy.test_errors_of_beta_are_those_of_halved_regions()
@@ -256,13 +242,19 @@ function TestBinsStudy.test_errors_of_beta_are_those_of_halved_regions()
             mu = mu }, { "bins", "momentum", mu and "mu" })
         local rows, shared, weights = study.rows(task, calls, configurations), 0, 0
         for i, row in ipairs(rows) do
-            local sums = { n = 0, noise = 0, uneven = 0 }
+            local noise, uneven, n = 0, 0, 0
             for _, part in ipairs(parts) do
-                add_errors(sums, oracle.regions(mu
-                    and oracle.boxes(part[1], part[2], part[3], mu)
-                    or oracle.classes(unpack(part)), 2 * row.bins, mu), row)
+                local halves = oracle.regions(mu and oracle.boxes(part[1], part[2], part[3], mu)
+                    or oracle.classes(unpack(part)), 2 * row.bins, mu)
+                for j = 1, row.bins do
+                    local left, right = halves[2 * j - 1], halves[2 * j]
+                    local R = left + right
+                    if R > 0 then
+                        noise, n = noise + (1 - row.momentum) / (1 + row.momentum) / R, n + 1
+                        uneven = uneven + 4 / 3 * (((left - right) / R) ^ 2 - 1 / R)
+                    end
+                end
             end
-            local noise, uneven, n = sums.noise, sums.uneven, sums.n
             close(row.beta_noise, math.sqrt(noise / n), { rel = 1e-12 }, "%s, row %d", task, i)
             close(row.beta_uneven, math.sqrt(uneven / n), { rel = 0.01 }, "%s, row %d", task, i)
             shared, weights = shared + row.bins * uneven / noise, weights + n / noise

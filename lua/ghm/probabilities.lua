@@ -38,35 +38,24 @@ local expected = {
     [true] = { { "both", -math.huge, 1, 0 } },
 }
 
--- The samples of such a group, and how many of them lie where most have to; nil where one lies
--- outside. A function of its own as other inner loops with many numbers are: momentum_noise.lua.
-local function count(sketch, group, least, most, usual)
-    local n, edge, counts = sketch:intervals(), sketch:edges(), sketch:counts(group)
-    local all, near = 0, 0
-    for i = 0, n - 1 do
-        local low = i > 0 and edge[i - 1] or -math.huge
-        local high = i < n - 1 and edge[i] or math.huge
-        local here = tonumber(counts[i])
-        if here > 0 and (high <= least or low > most) then
-            return nil
-        end
-        all = all + here
-        near = near + (low >= usual and high <= NEAR and here or 0)
-    end
-    return all, near
-end
-
 function M.in_sketch(sketch)
     if sketch.task ~= "classification" then
         return false
     end
-    local all, near = 0, 0
+    local n, edge, all, near = sketch:intervals(), sketch:edges(), 0, 0
     for _, keys in ipairs(expected[sketch:is_soft()]) do
-        local here, near_here = count(sketch, unpack(keys))
-        if not here then
-            return false
+        local group, least, most, usual = unpack(keys)
+        local counts = sketch:counts(group)
+        for i = 0, n - 1 do
+            local low = i > 0 and edge[i - 1] or -math.huge
+            local high = i < n - 1 and edge[i] or math.huge
+            local count = tonumber(counts[i])
+            if count > 0 and (high <= least or low > most) then
+                return false
+            end
+            all = all + count
+            near = near + (low >= usual and high <= NEAR and count or 0)
         end
-        all, near = all + here, near + near_here
     end
     return near > MOST * all
 end

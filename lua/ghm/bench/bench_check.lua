@@ -66,19 +66,6 @@ local function region(key, g, bins, edges)
     return j
 end
 
--- Adds a sample to every configuration: of logits as class_sample has it, of boxes by each mu. A
--- function of its own as other inner loops with many numbers are: momentum_noise.lua.
-local function add_sample(out, x, t, key, g, l)
-    for k = 1, #out do
-        local c = out[k]
-        if c.mu then
-            key, g, l = box_sample(x, t, c.mu)
-        end
-        local j = region(key, g, c.bins, c.edges)
-        c.R[j], c.L[j] = c.R[j] + 1, c.L[j] + l
-    end
-end
-
 -- What the data's samples come to. configurations: list of { bins, mu } (mu nil: classification).
 -- -> { tot, bce, focal (sums over all samples), [k] = { bins, mu, edges, R, L, n, loss } }.
 function M.reference(data, configurations)
@@ -98,7 +85,14 @@ function M.reference(data, configurations)
         end
         if w > 0 then
             out.tot = out.tot + (out[1].mu and w or 1)
-            add_sample(out, x, t, key, g, l)
+            for k = 1, #out do
+                local c = out[k]
+                if c.mu then
+                    key, g, l = box_sample(x, t, c.mu)
+                end
+                local j = region(key, g, c.bins, c.edges)
+                c.R[j], c.L[j] = c.R[j] + 1, c.L[j] + l
+            end
         end
     end
     for _, c in ipairs(out) do
