@@ -10,6 +10,29 @@ static inline float power(float g, float gamma)
     return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
 }
 
+/* Samples between fetches, which come not all at once: a core waits for a dozen or two lines, no more.
+ * Loops over fewer samples would be mostly beginnings and ends. */
+enum { STRIP = 128 };
+
+typedef void slopes_of(const float *restrict, const float *restrict, const float *restrict, int,
+                       const ghm_slopes *restrict, float *restrict, float *restrict,
+                       float *restrict, float *restrict);
+
+/* A block strip by strip: later lines are fetched between them. */
+static inline __attribute__((always_inline)) void
+in_strips(slopes_of *of, const float *x, const float *t, const float *w, int n,
+          const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out)
+{
+    for (int i = 0; i < n; i += STRIP) {
+        int end = n - i < STRIP ? n : i + STRIP;
+        for (int k = i; k < end; k += GHM_LINE) {
+            ghm_fetch(ahead, k);
+        }
+        of(x + i, t + i, w + i, end - i, slopes, out->grad + i, out->beta + i, out->norm + i,
+           out->loss + i);
+    }
+}
+
 /* From slopes to outputs. Whether the sample counts goes into every one; selected, as an ignored one
  * may hold NaN. */
 static void finish(const float *restrict key, const float *restrict w, int n,
@@ -38,7 +61,7 @@ static void class_slopes(const float *restrict x, const float *restrict t, const
                          int n, const ghm_slopes *restrict slopes, float *restrict grad,
                          float *restrict beta, float *restrict norm, float *restrict loss)
 {
-    float key[GHM_BLOCK], e[GHM_BLOCK];
+    float key[STRIP], e[STRIP];
     for (int i = 0; i < n; i++) {
         float sign = t[i] == 1.0f ? -1.0f : 1.0f;
         key[i] = sign * x[i];
@@ -61,14 +84,6 @@ static void class_slopes(const float *restrict x, const float *restrict t, const
     finish(key, w, n, slopes, grad, beta, norm, loss);
 }
 
-/* All lines at once, for loops that cannot be interrupted by it. */
-static void fetch_all(const ghm_ahead *ahead, int n)
-{
-    for (int i = 0; i < n; i += GHM_LINE) {
-        ghm_fetch(ahead, i);
-    }
-}
-
 static void classes_slope(const float *x, const float *t, const float *w, int n,
                           const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out)
 {
@@ -78,8 +93,7 @@ static void classes_slope(const float *x, const float *t, const float *w, int n,
         return;
     }
 #endif
-    fetch_all(ahead, n);
-    class_slopes(x, t, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
+    in_strips(class_slopes, x, t, w, n, slopes, ahead, out);
 }
 
 static void box_slopes(const float *restrict pred, const float *restrict target,
@@ -87,7 +101,7 @@ static void box_slopes(const float *restrict pred, const float *restrict target,
                        float *restrict grad, float *restrict beta, float *restrict norm,
                        float *restrict loss)
 {
-    float key[GHM_BLOCK], mu = slopes->mu;
+    float key[STRIP], mu = slopes->mu;
     for (int i = 0; i < n; i++) {
         ghm_slope slope = ghm_asl1_slope(pred[i], target[i], mu);
         key[i] = slope.key;
@@ -109,6 +123,5 @@ static void box_slopes(const float *restrict pred, const float *restrict target,
 static void boxes_slope(const float *pred, const float *target, const float *w, int n,
                         const ghm_slopes *slopes, const ghm_ahead *ahead, const ghm_results *out)
 {
-    fetch_all(ahead, n);
-    box_slopes(pred, target, w, n, slopes, out->grad, out->beta, out->norm, out->loss);
+    in_strips(box_slopes, pred, target, w, n, slopes, ahead, out);
 }
