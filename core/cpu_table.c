@@ -1,14 +1,12 @@
 /*
  * cpu_table.c - the threads' tables: a slot for every cell, zero pages until touched. A pass fills them,
- * and then they are read into one sorted list of cells.
+ * and then they are moved into one sorted list of cells.
  */
 #include "cpu.h"
 
 #include <omp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 
 static void drop(void *at, size_t bytes)
 {
@@ -120,37 +118,6 @@ static int lay_out(const ghm_plan *plan, piece *pieces, int n, ghm_cells cells[2
     return GHM_OK;
 }
 
-/* Looks before it writes, as most of a table is zero already. */
-GHM_CLONES
-static void clear_words(uint64_t *words, uint32_t n)
-{
-    enum { SOME = 4 * GHM_STRIP };
-    uint32_t whole = n - n % SOME;
-    for (uint32_t i = 0; i < whole; i += SOME) {
-        uint64_t any = 0;
-        for (uint32_t k = 0; k < SOME; k++) {
-            any |= words[i + k];
-        }
-        if (any) {
-            memset(words + i, 0, SOME * sizeof *words);
-        }
-    }
-    memset(words + whole, 0, (n - whole) * sizeof *words);
-}
-
-static void clear_table(ghm_table *table, const piece *pieces, int n)
-{
-    for (int i = 0; i < n; i++) {
-        if (pieces[i].cells > 0) {
-            clear_words(table->words + pieces[i].first, pieces[i].n);
-        }
-        if (pieces[i].cells > 0 && table->spilled) {
-            memset(table->wide + pieces[i].first, 0, pieces[i].n * sizeof *table->wide);
-        }
-    }
-    table->spilled = false;
-}
-
 int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges *edges,
               uint32_t seen, ghm_cells cells[2])
 {
@@ -176,7 +143,7 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
             }
             pieces[i].thread = me;
             pieces[i].begin = scratch->count;
-            cpu->kernels->read(cpu->tables, threads, pieces[i].group, pieces[i].first, pieces[i].n,
+            cpu->kernels->take(cpu->tables, threads, pieces[i].group, pieces[i].first, pieces[i].n,
                                scratch);
             pieces[i].cells = scratch->count - pieces[i].begin;
         }
@@ -189,11 +156,9 @@ int cpu_drain(cpu_state *cpu, int threads, const ghm_plan *plan, const ghm_edges
                                &cpu->scratch[pieces[i].thread], pieces[i].begin, pieces[i].cells);
             }
         }
-        /* Each its own, which stays in its cache; the others have only read it. */
-#pragma omp for schedule(static, 1) nowait
-        for (int i = 0; i < threads; i++) {
-            clear_table(&cpu->tables[i], pieces, n);
-        }
+    }
+    for (int i = 0; i < threads; i++) {
+        cpu->tables[i].spilled = false;
     }
     return status;
 }

@@ -75,9 +75,9 @@ static __attribute__((cold, noinline)) void attend(const ghm_plan *plan, ghm_tab
         *at += word;
     }
     if ((*at - mark) >> GHM_COUNT_SHIFT >= GHM_FULL) {
-        ghm_add_word(&table->wide[slot], *at - mark);
+        ghm_add_word(&table->wide[slot], *at - mark - word);
         table->spilled = true;
-        *at = mark;
+        *at = mark + word;
     }
 }
 
@@ -221,6 +221,7 @@ static void scatter(const ghm_plan *plan, const ghm_block *restrict block, int n
     }
 }
 
+#ifndef __AVX512F__
 /* What a table holds in one slot. */
 static inline ghm_cell read_slot(const ghm_table *table, uint32_t slot)
 {
@@ -235,44 +236,47 @@ static inline ghm_cell read_slot(const ghm_table *table, uint32_t slot)
     return cell;
 }
 
-#ifndef __AVX512F__
-static bool is_empty(const ghm_table *tables, int n_tables, uint32_t slot, uint32_t n)
+static inline __attribute__((always_inline)) void take_strip(const ghm_table *tables, int n_tables,
+                                                             uint32_t group, uint32_t slot,
+                                                             uint32_t n, ghm_cells *to)
 {
     uint64_t any = 0;
     for (int t = 0; t < n_tables; t++) {
         for (uint32_t k = 0; k < n; k++) {
             any |= tables[t].words[slot + k];
         }
-        for (uint32_t k = 0; tables[t].spilled && k < n; k++) {
-            any |= tables[t].wide[slot + k].n;
+    }
+    if (!any) {
+        return;
+    }
+    for (uint32_t k = 0; k < n; k++) { /* no branch: which slots are in use is hard to foresee */
+        ghm_cell cell = read_slot(&tables[0], slot + k);
+        for (int t = 1; t < n_tables; t++) {
+            ghm_cell other = read_slot(&tables[t], slot + k);
+            cell.n += other.n;
+            cell.offsets += other.offsets;
+            cell.squares += other.squares;
+        }
+        cell.slot = slot + k - group;
+        ghm_cell_put(to, to->count, cell);
+        to->count += cell.n != 0;
+    }
+    for (int t = 0; t < n_tables; t++) {
+        memset(tables[t].words + slot, 0, n * sizeof *tables[t].words);
+        if (tables[t].spilled) {
+            memset(tables[t].wide + slot, 0, n * sizeof *tables[t].wide);
         }
     }
-    return any == 0;
 }
 
-static void read_slots(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first,
+static void take_slots(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first,
                        uint32_t n, ghm_cells *to)
 {
-    for (uint32_t slot = first, end = first + n; slot < end;) {
-        uint32_t strip = end - slot < GHM_STRIP ? end - slot : GHM_STRIP, stop = slot + strip;
-        if (strip == GHM_STRIP ? is_empty(tables, n_tables, slot, GHM_STRIP)
-                               : is_empty(tables, n_tables, slot, strip)) {
-            slot = stop;
-            continue;
-        }
-        for (; slot < stop; slot++) { /* no branch: which slots are in use is hard to foresee */
-            ghm_cell cell = read_slot(&tables[0], slot);
-            for (int t = 1; t < n_tables; t++) {
-                ghm_cell other = read_slot(&tables[t], slot);
-                cell.n += other.n;
-                cell.offsets += other.offsets;
-                cell.squares += other.squares;
-            }
-            cell.slot = slot - group;
-            ghm_cell_put(to, to->count, cell);
-            to->count += cell.n != 0;
-        }
+    uint32_t slot = first, end = first + n;
+    for (; end - slot >= GHM_STRIP; slot += GHM_STRIP) {
+        take_strip(tables, n_tables, group, slot, GHM_STRIP, to);
     }
+    take_strip(tables, n_tables, group, slot, end - slot, to);
 }
 #endif
 
@@ -322,7 +326,7 @@ const ghm_kernels TABLE(GHM_ISA) = {
     .boxes = boxes,
     .settle = settle,
     .scatter = scatter,
-    .read = read_slots,
+    .take = take_slots,
     .tally = tally,
     .classes_slope = classes_slope,
     .boxes_slope = boxes_slope,

@@ -27,7 +27,8 @@ enum {
  */
 typedef struct ghm_table {
     uint64_t *words;
-    ghm_cell *wide; /* where words go that are full; their slots are not filled in */
+    /* Where full words go, but for the last sample: a slot in use has a word that is not 0. */
+    ghm_cell *wide; /* slots are not filled in */
     bool spilled;   /* some did */
 } ghm_table;
 
@@ -108,8 +109,8 @@ typedef struct ghm_kernels {
     void (*scatter)(const ghm_plan *plan, const ghm_block *block, int n, const ghm_ahead *ahead,
                     ghm_table *table);
     /* The slots in use of [first, first + n), numbered from `first` - `group` on, summed over the
-     * tables, go to the end of `to`, where there is room for n + GHM_STRIP. */
-    void (*read)(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first, uint32_t n,
+     * tables, go to the end of `to`, where there is room for n + GHM_STRIP; they are 0 afterwards. */
+    void (*take)(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first, uint32_t n,
                  ghm_cells *to);
     /* x: 16-bit logits, whose patterns are counted in table[GHM_PATTERNS + 1], positives above
      * negatives. Of the block, valid, positive, uneven and suspect tell of weights and targets. */

@@ -209,38 +209,43 @@ typedef struct strip {
     __m512i n, offsets, squares;
 } strip;
 
-static inline void add_strip(const ghm_table *table, bool spilled, uint32_t slot, __mmask8 here,
+static inline void take_from(const ghm_table *table, bool spilled, uint32_t slot, __mmask8 here,
                              strip *sum)
 {
     const __m512i offsets = _mm512_set1_epi64((1ll << (GHM_COUNT_SHIFT - GHM_OFFSETS_SHIFT)) - 1);
     const __m512i squares = _mm512_set1_epi64((1ll << GHM_OFFSETS_SHIFT) - 1);
     __m512i word = _mm512_maskz_loadu_epi64(here, table->words + slot);
     __m512i shifted = _mm512_srli_epi64(word, GHM_OFFSETS_SHIFT);
+    _mm512_mask_storeu_epi64(table->words + slot, _mm512_test_epi64_mask(word, word),
+                             _mm512_setzero_si512());
     sum->n = _mm512_add_epi64(sum->n, _mm512_srli_epi64(word, GHM_COUNT_SHIFT));
     sum->offsets = _mm512_add_epi64(sum->offsets, _mm512_and_si512(shifted, offsets));
     sum->squares = _mm512_add_epi64(sum->squares, _mm512_and_si512(word, squares));
     if (spilled && table->spilled) {
         const __m512i each = _mm512_setr_epi64(0, 4, 8, 12, 16, 20, 24, 28); /* words of a cell */
         const __m512i none = _mm512_setzero_si512();
-        const ghm_cell *full = table->wide + slot;
-        sum->n = _mm512_add_epi64(sum->n,
-                                  _mm512_mask_i64gather_epi64(none, here, each, &full->n, 8));
+        ghm_cell *full = table->wide + slot;
+        __m512i n = _mm512_mask_i64gather_epi64(none, here, each, &full->n, 8);
+        sum->n = _mm512_add_epi64(sum->n, n);
         sum->offsets = _mm512_add_epi64(
             sum->offsets, _mm512_mask_i64gather_epi64(none, here, each, &full->offsets, 8));
         sum->squares = _mm512_add_epi64(
             sum->squares, _mm512_mask_i64gather_epi64(none, here, each, &full->squares, 8));
+        if (_mm512_test_epi64_mask(n, n)) {
+            memset(full, 0, (size_t)__builtin_popcount(here) * sizeof *full);
+        }
     }
 }
 
 /* Appends the slots in use of eight; `here` masks those that are meant. */
 static inline __attribute__((always_inline)) int64_t
-read_strip(const ghm_table *tables, int n_tables, bool spilled, uint32_t group, uint32_t slot,
+take_strip(const ghm_table *tables, int n_tables, bool spilled, uint32_t group, uint32_t slot,
            __mmask8 here, ghm_cells *to, int64_t at)
 {
     const __m512i lane = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
     strip sum = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512()};
     for (int t = 0; t < n_tables; t++) {
-        add_strip(&tables[t], spilled, slot, here, &sum);
+        take_from(&tables[t], spilled, slot, here, &sum);
     }
     __mmask8 used = _mm512_test_epi64_mask(sum.n, sum.n);
     __m512i number = _mm512_add_epi64(_mm512_set1_epi64(slot - group), lane);
@@ -252,7 +257,7 @@ read_strip(const ghm_table *tables, int n_tables, bool spilled, uint32_t group, 
     return at + __builtin_popcount(used);
 }
 
-static inline __attribute__((always_inline)) void read_strips(const ghm_table *tables, int n_tables,
+static inline __attribute__((always_inline)) void take_strips(const ghm_table *tables, int n_tables,
                                                               bool spilled, uint32_t group,
                                                               uint32_t first, uint32_t n,
                                                               ghm_cells *to)
@@ -268,23 +273,23 @@ static inline __attribute__((always_inline)) void read_strips(const ghm_table *t
                                       _mm512_loadu_si512(tables[t].words + slot + k * GHM_STRIP));
             }
         }
-        if (!spilled && !_mm512_test_epi64_mask(any, any)) {
+        if (!_mm512_test_epi64_mask(any, any)) {
             continue;
         }
         for (uint32_t k = 0; k < STRIPS; k++) {
-            at = read_strip(tables, n_tables, spilled, group, slot + k * GHM_STRIP, 0xff, to, at);
+            at = take_strip(tables, n_tables, spilled, group, slot + k * GHM_STRIP, 0xff, to, at);
         }
     }
     for (; slot < end; slot += GHM_STRIP) {
         __mmask8 here = (__mmask8)first_lanes(end - slot < GHM_STRIP ? (int)(end - slot)
                                                                      : GHM_STRIP);
-        at = read_strip(tables, n_tables, spilled, group, slot, here, to, at);
+        at = take_strip(tables, n_tables, spilled, group, slot, here, to, at);
     }
     to->count = at;
 }
 
 /* Compiled apart for the one or two tables, without spilled words, of a small batch. */
-static void read_slots(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first,
+static void take_slots(const ghm_table *tables, int n_tables, uint32_t group, uint32_t first,
                        uint32_t n, ghm_cells *to)
 {
     bool spilled = false;
@@ -292,10 +297,10 @@ static void read_slots(const ghm_table *tables, int n_tables, uint32_t group, ui
         spilled |= tables[t].spilled;
     }
     if (n_tables == 1 && !spilled) {
-        read_strips(tables, 1, false, group, first, n, to);
+        take_strips(tables, 1, false, group, first, n, to);
     } else if (n_tables == 2 && !spilled) {
-        read_strips(tables, 2, false, group, first, n, to);
+        take_strips(tables, 2, false, group, first, n, to);
     } else {
-        read_strips(tables, n_tables, true, group, first, n, to);
+        take_strips(tables, n_tables, true, group, first, n, to);
     }
 }
