@@ -196,15 +196,19 @@ static int append_batch(const ghm_edges *edges, const ghm_cells *cells, int64_t 
     return status;
 }
 
-/* A function's sums over one group. The two losses that GHM itself weighs are smooth, and asked for
- * all the time: for them a Taylor step does, of the same order, and nothing of the lines is needed.
+/* A function's sums over a group. The two losses that GHM itself weighs are smooth, and asked for all
+ * the time: for them a Taylor step does, of the same order, and nothing of the lines is needed.
  * Threads share the cells; parts are added in the order of cells, so that no bit depends on them. */
-static int add_smooth(const ghm_sketch *sketch, int group, int32_t function, double mu, double *out)
+static int add_smooth(const ghm_sketch *sketch, int32_t group, int32_t function, double mu,
+                      double *out)
 {
     enum { WORTH_WHILE = 16 }; /* batches a thread: fewer do not repay waking it */
-    const ghm_cells *cells = &sketch->cells[group];
-    int64_t batches = (cells->count + GHM_CELL_BATCH - 1) / GHM_CELL_BATCH,
-            most = batches / WORTH_WHILE + 1;
+    int64_t batches[2];
+    for (int one = 0; one < 2; one++) {
+        int64_t cells = is_asked(group, one) ? sketch->cells[one].count : 0;
+        batches[one] = (cells + GHM_CELL_BATCH - 1) / GHM_CELL_BATCH;
+    }
+    int64_t all = batches[0] + batches[1], most = all / WORTH_WHILE + 1;
     int threads = sketch->threads < most ? sketch->threads : (int)most, status = GHM_OK;
     threads = threads > 1 ? threads : 1;
     parts *lists = calloc((size_t)threads, sizeof *lists);
@@ -215,8 +219,10 @@ static int add_smooth(const ghm_sketch *sketch, int group, int32_t function, dou
     for (int t = 0; t < threads; t++) {
         ghm_near near = {0};
         int mine = GHM_OK;
-        for (int64_t i = batches * t / threads; i < batches * (t + 1) / threads && !mine; i++) {
-            mine = append_batch(sketch->edges, cells, i * GHM_CELL_BATCH, function, mu, &near,
+        for (int64_t i = all * t / threads; i < all * (t + 1) / threads && !mine; i++) {
+            int one = i >= batches[0];
+            int64_t begin = (one ? i - batches[0] : i) * GHM_CELL_BATCH;
+            mine = append_batch(sketch->edges, &sketch->cells[one], begin, function, mu, &near,
                                 &lists[t]);
         }
         status = mine;
@@ -248,12 +254,7 @@ int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double
     }
     memset(out, 0, (size_t)intervals * sizeof *out);
     if (function == GHM_BCE || function == GHM_ASL1) {
-        for (int one = 0; one < 2; one++) {
-            if (is_asked(group, one)) {
-                GHM_TRY(add_smooth(sketch, one, function, a, out));
-            }
-        }
-        return GHM_OK;
+        return add_smooth(sketch, group, function, a, out);
     }
     const ghm_line *lines;
     GHM_TRY(ghm_ask_hard(sketch, out, false, &lines));
