@@ -35,8 +35,13 @@ int ghm_load_cells(const ghm_edges *edges, const ghm_cells *cells, int64_t begin
 {
     int n = cells->count - begin < GHM_CELL_BATCH ? (int)(cells->count - begin) : GHM_CELL_BATCH;
     uint32_t low_mask = (1u << edges->shift) - 1;
+    const uint32_t *slot = cells->slot + begin;
     for (int i = 0; i < n; i++) {
-        uint32_t first = ghm_slot_begin(edges, cells->slot[begin + i]);
+        batch->low[i] = 0;
+        batch->bits[i] = slot[i] << edges->shift;
+    }
+    for (int i = n - 1; i >= 0 && slot[i] >= edges->n_cells; i--) { /* sides, which come last */
+        uint32_t first = ghm_slot_begin(edges, slot[i]);
         batch->low[i] = first & low_mask;
         batch->bits[i] = first - batch->low[i];
     }
