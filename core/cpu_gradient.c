@@ -15,7 +15,7 @@ static void soft_slope(const ghm_buffers *b, int n, const ghm_coefficients *c,
 {
     for (int i = 0; i < n; i++) {
         out->grad[i] = out->beta[i] = out->norm[i] = out->loss[i] = 0;
-        if (!(b->pw[i] > 0) || !isfinite(b->px[i]) || !isfinite(b->pt[i])) {
+        if (!(b->pw[i] > 0) || !isfinite(b->px[i]) || !isfinite(b->pt[i]) || !isfinite(b->pw[i])) {
             continue;
         }
         double slope = ghm_soft_slope(b->px[i], b->pt[i]), g = fabs(slope);

@@ -304,7 +304,7 @@ int ghm_harmonise(const ghm_config *config, const int64_t *R, const double *L, d
 /* -- the gradient pass ----------------------------------------------------------------------- */
 
 /* Outputs of [rows, cols], which overlap neither each other nor the batch; NULL where not wanted.
- * Ignored samples get 0. */
+ * Ignored samples get 0, and so do those some number of which is not finite. */
 typedef struct ghm_outputs {
     float *grad; /* grad_scale * beta_j * dl/dx */
     float *beta; /* beta_j */

@@ -35,12 +35,6 @@ static inline __mmask16 first_lanes(int n)
     return (__mmask16)mask;
 }
 
-static inline __mmask16 is_finite(__m512i bits)
-{
-    __m512i magnitude = _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff));
-    return _mm512_cmplt_epu32_mask(magnitude, _mm512_set1_epi32(0x7f800000));
-}
-
 /* What a block tells of its samples beside their cells. 0 * x is NaN, and stays so, where x is not
  * finite. */
 typedef struct wide_facts {

@@ -34,7 +34,7 @@ in_strips(slopes_of *of, const float *x, const float *t, const float *w, int n,
 }
 
 /* From slopes to outputs. Whether the sample counts goes into every one; selected, as an ignored one
- * may hold NaN. */
+ * may hold NaN. A key is not finite where some number of its sample is not. */
 static void finish(const float *restrict key, const float *restrict w, int n,
                    const ghm_slopes *restrict slopes, float *restrict grad, float *restrict beta,
                    float *restrict norm, float *restrict loss)
@@ -64,7 +64,7 @@ static void class_slopes(const float *restrict x, const float *restrict t, const
     float key[STRIP], e[STRIP];
     for (int i = 0; i < n; i++) {
         float sign = t[i] == 1.0f ? -1.0f : 1.0f;
-        key[i] = sign * x[i];
+        key[i] = sign * x[i] + 0.0f * (t[i] + w[i]); /* NaN if one of them is not finite */
         e[i] = ghm_exp_minus(fabsf(key[i]));
         norm[i] = ghm_norm_of(key[i], e[i]);
         grad[i] = sign * norm[i];
@@ -104,7 +104,7 @@ static void box_slopes(const float *restrict pred, const float *restrict target,
     float key[STRIP], mu = slopes->mu;
     for (int i = 0; i < n; i++) {
         ghm_slope slope = ghm_asl1_slope(pred[i], target[i], mu);
-        key[i] = slope.key;
+        key[i] = slope.key + 0.0f * w[i];
         norm[i] = slope.norm;
         grad[i] = slope.grad;
         loss[i] = slope.loss;

@@ -32,7 +32,7 @@ static __device__ __forceinline__ slope_out soft_slope(const job_slope &job, flo
                                                        float w)
 {
     slope_out out = {0, 0, 0, 0};
-    if (w > 0 && is_finite(x) && is_finite(t)) {
+    if (w > 0 && is_finite(x)) {
         double slope = ghm_soft_slope(x, t), g = fabs(slope);
         double beta = job.beta[ghm_soft_region(g, job.bins)];
         out.grad = static_cast<float>(job.soft_grad_scale * beta * slope);
@@ -100,7 +100,8 @@ template <slope_kind KIND> static __device__ __forceinline__ void slopes(const j
         four_samples four = read_samples(job.part, i);
         float grad[JOB_GROUP], beta[JOB_GROUP], norm[JOB_GROUP], loss[JOB_GROUP];
         for (int k = 0; k < JOB_GROUP; k++) {
-            slope_out out = slope_of<KIND>(job, four.x[k], four.t[k], four.w[k]);
+            bool finite = is_finite(four.t[k]) && is_finite(four.w[k]);
+            slope_out out = slope_of<KIND>(job, four.x[k], four.t[k], finite ? four.w[k] : 0);
             grad[k] = out.grad;
             beta[k] = out.beta;
             norm[k] = out.norm;

@@ -127,6 +127,31 @@ function TestCoreHostile.test_gradients_of_ignored_nonfinite_samples_are_zero()
     lu.assertTrue(d.ptr[1] > 0)
 end
 
+-- In every place of a vector, for few regions and for many, of hard and soft targets and of boxes.
+function TestCoreHostile.test_gradients_of_nonfinite_targets_and_weights_are_zero()
+    local n = 200
+    local odd = { { NAN, 1 }, { INF, 1 }, { -INF, 1 }, { 0, INF }, { 1, NAN }, { 0, -INF } }
+    local cases = { { "GHMC", 10, 1 }, { "GHMC", 300, 1 }, { "GHMC", 10, 0.5 }, { "Focal", nil, 1 },
+        { "GHMR", 10, 1 }, { "SmoothL1", nil, 1 } }
+    for _, case in ipairs(cases) do
+        local name, bins, one = case[1], case[2], case[3]
+        local loss = ghm[name] { nonfinite = "ignore", bins = bins }
+        local x = samples.fill(n, function(i) return (i + 1) / (3 * n) end)
+        local t = samples.fill(n, function(i) return i % 3 == 0 and one or 0 end)
+        local w = samples.fill(n, function() return 1 end)
+        for i = 0, n - 1, 2 do
+            t.ptr[i], w.ptr[i] = unpack(odd[i / 2 % #odd + 1])
+        end
+        loss:forward(x, t, w)
+        for _, what in ipairs { "grad", "beta", "norm", "loss" } do
+            local out = loss:elements(what)
+            for i = 0, n - 1 do
+                lu.assertEquals(out.ptr[i] ~= 0, i % 2 == 1, ("%s: %s of %d"):format(name, what, i))
+            end
+        end
+    end
+end
+
 function TestCoreHostile.test_targets_outside_0_to_1_are_refused()
     local x, t, w = classes()
     local s, unchanged = guarded({ bins = 10 }, samples.class_batch(x, t, w))
