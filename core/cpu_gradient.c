@@ -2,7 +2,6 @@
 #include "cpu.h"
 #include "slope.h"
 
-#include <float.h>
 #include <omp.h>
 #include <stdlib.h>
 #if defined(__SSE__)
@@ -78,12 +77,11 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
     for (int64_t j = 0; j < c->bins; j++) {
         beta[j] = (float)c->beta[j];
     }
-    float mu = fmaxf((float)c->mu, FLT_MIN);
     ghm_slopes slopes = {
         .function = c->function,
         .a = (float)c->a,
         .b = (float)c->b,
-        .mu = mu,
+        .mu = (float)c->mu,
         .bins = (int32_t)c->bins,
         .thresholds = c->thresholds,
         .beta = beta,

@@ -1,8 +1,15 @@
 /* gradient.c - the second primitive: one coefficient per region to one gradient per sample. */
 #include "private.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
+
+/* What passes compute with as a float: neither 0 nor infinite there. */
+static double within_floats(double x)
+{
+    return fmin(fmax(x, (double)FLT_MIN), (double)FLT_MAX);
+}
 
 int ghm_gradient(ghm_device *device, const ghm_batch *batch, int32_t function, double a, double b,
                  int64_t bins, double mu, const double *beta, double grad_scale, double loss_scale,
@@ -37,7 +44,12 @@ int ghm_gradient(ghm_device *device, const ghm_batch *batch, int32_t function, d
         return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)bins);
     }
     ghm_thresholds(batch->task, bins, mu, thresholds);
-    ghm_coefficients coefficients = {function,   a,    b,          bins,      mu,
+    if (function == GHM_FOCAL) {
+        b = fmin(b, 1e30); /* as good as any above: g^gamma is 0 or 1, and times gamma no NaN */
+    } else {
+        a = within_floats(a);
+    }
+    ghm_coefficients coefficients = {function,   a,    b,          bins,      within_floats(mu),
                                      thresholds, beta, grad_scale, loss_scale};
     int status = device->backend->gradient(device->state, batch, &coefficients, out);
     free(thresholds);

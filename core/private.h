@@ -175,7 +175,7 @@ typedef struct ghm_scan {
 
 /* -- backends --------------------------------------------------------------------------------- */
 
-/* The coefficients of a gradient pass; see ghm_gradient. */
+/* The coefficients of a gradient pass; see ghm_gradient. a, b and mu fit floats. */
 typedef struct ghm_coefficients {
     int function;
     double a, b;

@@ -1,8 +1,6 @@
 /* cuda_gradient.c - starts the passes that write arrays: the gradient, and synthetic batches. */
 #include "parts.h"
 
-#include <float.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,7 +46,7 @@ static int gradient(cuda_state *cuda, const ghm_batch *batch, const ghm_coeffici
                      .bins = (int32_t)c->bins,
                      .a = (float)c->a,
                      .b = (float)c->b,
-                     .mu = fmaxf((float)c->mu, FLT_MIN),
+                     .mu = (float)c->mu,
                      .grad_scale = (float)c->grad_scale,
                      .loss_scale = (float)c->loss_scale,
                      .soft_grad_scale = c->grad_scale,

@@ -81,6 +81,20 @@ function TestCoreGradient.test_errors_of_any_size_lose_no_digit()
     end
 end
 
+-- Parameters that are no floats: a gradient of |d|, which has none at 0, and one that is 0.
+function TestCoreGradient.test_parameters_beyond_floats_give_numbers()
+    local sharp = ghm.SmoothL1 { beta = 1e-50 }
+    sharp:forward({ 1, 2, -3 }, { 1, 1, 1 })
+    local grad = sharp:elements "grad"
+    lu.assertEquals(grad.ptr[0], 0)
+    lu.assertTrue(grad.ptr[1] > 0 and grad.ptr[2] == -grad.ptr[1])
+    local focal = ghm.Focal { gamma = 1e39 }
+    focal:forward({ 1, -2, 5 }, { 1, 0, 0 })
+    for i = 0, 2 do
+        lu.assertEquals(focal:elements("grad").ptr[i], 0)
+    end
+end
+
 function TestCoreGradient.test_soft_targets_agree_with_the_oracle()
     local x, t = samples.normals(2001, 0, 3), samples.shares(2001)
     for i = 0, 99 do -- where the gradient all but vanishes
