@@ -180,6 +180,9 @@ static int by_number(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* More are not looked at, each counted as often as it is asked for: 2^23 distinct ones are too many. */
+enum { EDGES_ASKED = 1 << 26 };
+
 /* bins or numbers: the list; the other one is NULL. */
 static int declare(ghm_numbers *out, const int64_t *bins, const double *numbers, int64_t n)
 {
@@ -214,12 +217,16 @@ int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *m
         mu = &unused;
         n_mu = 1;
     }
-    int64_t room = n_knots + 1;
+    int64_t inner = 0; /* edges of all bins, for one mu */
     for (int64_t i = 0; i < n_bins; i++) {
-        for (int64_t k = 0; k < n_mu; k++) {
-            GHM_TRY(ghm_check_bins(task, bins[i], mu[k]));
-        }
-        room += (bins[i] - 1) * n_mu;
+        GHM_TRY(ghm_check_bins(GHM_CLASSIFICATION, bins[i], 1));
+        inner += bins[i] - 1;
+    }
+    for (int64_t k = 0; k < n_mu; k++) {
+        GHM_TRY(ghm_check_bins(task, 1, mu[k]));
+    }
+    if ((double)inner * (double)n_mu + (double)n_knots > EDGES_ASKED) {
+        return ghm_fail(GHM_E_EDGES, "more than %d edges are asked for", EDGES_ASKED);
     }
     for (int64_t i = 0; i < n_knots; i++) {
         if (!isfinite(knots[i]) || (task == GHM_REGRESSION && knots[i] <= 0)) {
@@ -227,7 +234,8 @@ int ghm_edges_new(int task, const int64_t *bins, int64_t n_bins, const double *m
                             (long long)i, knots[i], task == GHM_REGRESSION ? " above 0" : "");
         }
     }
-    ghm_edge *list = malloc((size_t)room * sizeof *list);
+    int64_t room = inner * n_mu + n_knots;
+    ghm_edge *list = malloc((size_t)(room + 1) * sizeof *list);
     if (!list) {
         return ghm_fail(GHM_E_MEMORY, "no memory for %lld edges", (long long)room);
     }

@@ -10,6 +10,7 @@ local clib = require "ghm.clib"
 local device = require "ghm.device"
 local oracle = require "oracle"
 local samples = require "samples"
+local sketch = require "ghm.sketches"
 
 local TestCoreEdges = {}
 _G.TestCoreEdges = TestCoreEdges
@@ -43,6 +44,15 @@ local function neighbour(x, steps)
     bits.f = x
     bits.i = bits.i + steps
     return bits.f
+end
+
+-- However often one is repeated: nobody waits for minutes, or needs the memory, to hear of it.
+function TestCoreEdges.test_too_many_edges_are_refused_at_once()
+    local bins = {}
+    for k = 1, 2 ^ 20 do
+        bins[k] = 65536
+    end
+    samples.refused("usage", { "more than 67108864 edges" }, sketch.new, { bins = bins })
 end
 
 -- Keys around the edges j of bins, and for each the region (1..bins) that `reaches` gives it.
