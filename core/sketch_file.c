@@ -189,14 +189,8 @@ int64_t ghm_reader_left(const ghm_reader *reader)
     return reader->left;
 }
 
-int ghm_reader_next(ghm_reader *reader, const ghm_sketch *like, ghm_sketch **out, const char **note)
+static int next_call(ghm_reader *reader, const ghm_sketch *like, ghm_sketch **out)
 {
-    if (!reader || !out || !note) {
-        return ghm_fail(GHM_E_ARGUMENT, "the reader or a place is NULL");
-    }
-    if (reader->left == 0) {
-        return ghm_fail(GHM_E_ARGUMENT, "%s: there is no further call", reader->path);
-    }
     ghm_bytes *in = &reader->rest;
     size_t n = (size_t)ghm_take_count(in, in->n);
     free(reader->note);
@@ -206,14 +200,32 @@ int ghm_reader_next(ghm_reader *reader, const ghm_sketch *like, ghm_sketch **out
     }
     reader->note[n] = 0;
     if (!ghm_take(in, reader->note, n) || memchr(reader->note, 0, n)) {
-        return refusal(reader->path, ghm_fail(GHM_E_FILE, "a note is not possible"));
+        return ghm_fail(GHM_E_FILE, "a note is not possible");
     }
-    GHM_TRY(refusal(reader->path, ghm_take_sketch(in, like, out)));
-    if (--reader->left == 0 && in->n > 0) {
+    GHM_TRY(ghm_take_sketch(in, like, out));
+    if (reader->left == 1 && in->n > 0) {
         ghm_sketch_free(*out);
-        return refusal(reader->path, ghm_fail(GHM_E_FILE, "bytes follow its last call"));
+        return ghm_fail(GHM_E_FILE, "bytes follow its last call");
     }
-    *note = n > 0 ? reader->note : NULL;
+    return GHM_OK;
+}
+
+int ghm_reader_next(ghm_reader *reader, const ghm_sketch *like, ghm_sketch **out, const char **note)
+{
+    if (!reader || !out || !note) {
+        return ghm_fail(GHM_E_ARGUMENT, "the reader or a place is NULL");
+    }
+    if (reader->left == 0) {
+        return ghm_fail(GHM_E_ARGUMENT, "%s: there is no further call", reader->path);
+    }
+    const ghm_bytes before = reader->rest;
+    int status = refusal(reader->path, next_call(reader, like, out));
+    if (status != GHM_OK) {
+        reader->rest = before;
+        return status;
+    }
+    reader->left--;
+    *note = reader->note[0] ? reader->note : NULL;
     return GHM_OK;
 }
 

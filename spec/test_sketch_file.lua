@@ -3,6 +3,8 @@
 
 local lu = require "luaunit"
 local bytes = require "dump_bytes"
+local clib = require "ghm.clib"
+local ffi = require "ffi"
 local ghm = require "ghm"
 local posix = require "ghm.posix"
 local samples = require "samples"
@@ -154,6 +156,21 @@ function TestSketchFile:test_a_lie_under_a_right_checksum_does_no_harm()
         end
     end
     lu.assertTrue(loaded > 0, "no lie was small enough to be believed")
+end
+
+function TestSketchFile:test_a_reader_stays_where_it_was_when_a_call_is_refused()
+    samples.sketch_of({ bins = 3 }, samples.class_batch({ 1, -2 }, { 0, 1 })):save(self.path)
+    local longer = read(self.path):sub(1, -9) .. "\0"
+    self.folder:write("longer.sketch", longer .. checksum(longer))
+    local C, out = clib.C, ffi.new "ghm_reader *[1]"
+    clib.check(C.ghm_reader_open(self.folder.path .. "/longer.sketch", out))
+    local place, note = ffi.new "ghm_sketch *[1]", ffi.new "const char *[1]"
+    for _ = 1, 2 do
+        lu.assertEquals(C.ghm_reader_next(out[0], nil, place, note), tonumber(C.GHM_E_FILE))
+        lu.assertStrContains(ffi.string(C.ghm_last_error()), "bytes follow its last call")
+        lu.assertEquals(tonumber(C.ghm_reader_left(out[0])), 1)
+    end
+    C.ghm_reader_free(out[0])
 end
 
 function TestSketchFile:test_what_is_no_sketch_is_refused_by_name()
