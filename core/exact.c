@@ -20,7 +20,16 @@ typedef struct exact_work {
     double *g, *loss; /* by rank; loss lies in spare */
     int64_t n;        /* valid samples */
     int threads;
+    _Atomic bool stopped; /* by an interrupt: what follows may not look at what was left undone */
 } exact_work;
+
+static bool is_stopped(exact_work *work)
+{
+    if (ghm_interrupted()) {
+        work->stopped = true;
+    }
+    return work->stopped;
+}
 
 /* A radix sort, least digit first: each thread counts the digits in its part, and then knows where
  * its samples go. */
@@ -31,7 +40,7 @@ static int sort_by_key(exact_work *work, int64_t samples)
     if (!places) {
         return ghm_fail(GHM_E_MEMORY, "no memory to sort %lld samples", (long long)samples);
     }
-    for (int shift = 32; shift < 64; shift += BITS) {
+    for (int shift = 32; shift < 64 && !is_stopped(work); shift += BITS) {
         const uint64_t *order = work->order;
         uint64_t *sorted = work->spare;
 #pragma omp parallel num_threads(work->threads)
@@ -191,8 +200,10 @@ static void gather(const ghm_kernels *kernels, const ghm_batch *batch, exact_wor
         ghm_facts mine = cpu_no_facts;
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
-            valid += gather_block(kernels, batch, block * GHM_BLOCK, block_size(batch, block), work,
-                                  density, &mine);
+            valid += is_stopped(work)
+                       ? 0
+                       : gather_block(kernels, batch, block * GHM_BLOCK, block_size(batch, block),
+                                      work, density, &mine);
         }
 #pragma omp critical
         cpu_add_facts(facts, &mine);
@@ -231,6 +242,9 @@ static void evaluate(int task, double mu, exact_work *work)
 {
 #pragma omp parallel for schedule(static) num_threads(work->threads)
     for (int64_t i = 0; i < work->n; i += BATCH) {
+        if (is_stopped(work)) {
+            continue;
+        }
         int n = work->n - i < BATCH ? (int)(work->n - i) : BATCH;
         if (task == GHM_REGRESSION) {
             evaluate_boxes(work->order + i, n, work->residual, mu, work->g + i, work->loss + i);
@@ -280,7 +294,7 @@ static double slide(double eps, const exact_work *work, int64_t begin, int64_t e
 }
 
 /* Chunks are summed alone and added in their order: the same bits for any number of threads. */
-static int slide_all(double eps, const exact_work *work, double *density, double *sum)
+static int slide_all(double eps, exact_work *work, double *density, double *sum)
 {
     enum { CHUNK = 1 << 14 };
     int64_t chunks = (work->n + CHUNK - 1) / CHUNK;
@@ -291,7 +305,7 @@ static int slide_all(double eps, const exact_work *work, double *density, double
 #pragma omp parallel for schedule(static) num_threads(work->threads)
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
         int64_t begin = chunk * CHUNK, end = begin + CHUNK < work->n ? begin + CHUNK : work->n;
-        parts[chunk] = slide(eps, work, begin, end, density);
+        parts[chunk] = is_stopped(work) ? 0 : slide(eps, work, begin, end, density);
     }
     *sum = 0;
     for (int64_t chunk = 0; chunk < chunks; chunk++) {
@@ -352,9 +366,9 @@ int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double
     ghm_facts facts = cpu_no_facts;
     facts.samples = samples;
     gather(cpu->kernels, batch, &work, density, &facts);
-    int status = ghm_judge(batch, &facts, 0);
+    int status = work.stopped ? GHM_OK : ghm_judge(batch, &facts, 0);
     status = status ? status : sort_by_key(&work, samples);
-    if (status == GHM_OK) {
+    if (status == GHM_OK && !work.stopped) {
         if (boxes) {
             sort_ties(&work);
         }
@@ -363,7 +377,7 @@ int cpu_exact(void *state, const ghm_batch *batch, double mu, double eps, double
         status = slide_all(eps, &work, density, loss);
     }
     give_back(cpu);
-    return status;
+    return status ? status : cpu_end_of_pass(work.stopped ? GHM_E_INTERRUPTED : GHM_OK);
 }
 
 int ghm_exact_density(ghm_device *device, const ghm_batch *batch, double mu, double eps,
