@@ -58,7 +58,7 @@ enum ghm_target {
     GHM_DENSE = 0,  /* [rows, cols]: 0 or 1 (classification), any finite value (regression) */
     GHM_SOFT,       /* [rows, cols] in [0, 1], classification only */
     GHM_ZERO_BASED, /* [rows] integers: class k is k; a negative one or cols is background */
-    GHM_ONE_BASED   /* [rows] integers: 0 is background; class k is k + 1 */
+    GHM_ONE_BASED   /* [rows] integers: class k is k + 1; 0 or a negative one is background */
 };
 
 /* One call of the loss. Nothing here is owned; the memory must outlive the calls that use it. */
@@ -195,7 +195,7 @@ int ghm_device_elapsed(ghm_device *device, double *seconds);
 /* An empty sketch that will answer exactly for every M of bins[0..n_bins): for regression, for
  * every pair of an M and a mu of mu[0..n_mu). knots[0..n_knots), in the units of |d|, are further
  * places where a function bends (smooth L1's beta). Unused lists are NULL with 0 entries.
- * GHM_E_EDGES from 2^23 edges on. */
+ * GHM_E_EDGES from 2^23 edges on, and where more than 2^26 are asked for, repeated ones included. */
 int ghm_sketch_new(int32_t task, const int64_t *bins, int64_t n_bins, const double *mu,
                    int64_t n_mu, const double *knots, int64_t n_knots, ghm_sketch **out);
 /* Another empty sketch with the same edges, which the two then share. */

@@ -156,6 +156,14 @@ int ghm_check_hard(const ghm_sketch *sketch)
     return GHM_OK;
 }
 
+int ghm_check_group(int32_t group)
+{
+    if (group < GHM_BOTH || group > GHM_POSITIVES) {
+        return ghm_fail(GHM_E_ARGUMENT, "group is %d, expected -1 to 1", group);
+    }
+    return GHM_OK;
+}
+
 int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines)
 {
     GHM_TRY(ghm_check_question(sketch, out));

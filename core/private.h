@@ -278,6 +278,7 @@ const ghm_line *ghm_sketch_lines(const ghm_sketch *sketch, bool in_order);
 /* What questions check: that they were given a sketch and a place; that its samples have keys. */
 int ghm_check_question(const ghm_sketch *sketch, const void *out);
 int ghm_check_hard(const ghm_sketch *sketch);
+int ghm_check_group(int32_t group);
 /* Lines, after both checks. */
 int ghm_ask_hard(const ghm_sketch *sketch, const void *out, bool in_order, const ghm_line **lines);
 

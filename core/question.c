@@ -14,6 +14,7 @@ static bool is_asked(int32_t group, int one)
 int ghm_sketch_counts(const ghm_sketch *sketch, int32_t group, int64_t *out)
 {
     GHM_TRY(ghm_check_question(sketch, out));
+    GHM_TRY(ghm_check_group(group));
     if (group != GHM_BOTH) {
         GHM_TRY(ghm_check_hard(sketch));
     }
@@ -243,6 +244,7 @@ int ghm_sketch_sums(const ghm_sketch *sketch, int32_t function, double a, double
     GHM_TRY(ghm_check_question(sketch, out));
     int task = sketch->edges->task;
     GHM_TRY(ghm_check_function(task, function, a, b));
+    GHM_TRY(ghm_check_group(group));
     int64_t intervals = ghm_sketch_intervals(sketch);
     if (sketch->soft_targets) {
         if (group != GHM_BOTH || (function != GHM_BCE && function != GHM_NORM)) {

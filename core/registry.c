@@ -29,15 +29,14 @@ static int open_backend(const ghm_backend *backend, int index, ghm_device *devic
 static int open_named(const char *name, ghm_device *device)
 {
     size_t length = strcspn(name, ":");
-    int index = 0;
-    char rest;
-    if (name[length] == ':' && (sscanf(name + length, ":%d%c", &index, &rest) != 1 || index < 0)) {
+    char index[5] = "0", rest;
+    if (name[length] == ':' && sscanf(name + length, ":%4[0-9]%c", index, &rest) != 1) {
         return ghm_fail(GHM_E_ARGUMENT, "device '%s': expected a number after the colon", name);
     }
     for (int i = 0; i < N_BACKENDS; i++) {
         const char *known = backends[i]->name;
         if (strlen(known) == length && strncmp(known, name, length) == 0) {
-            return open_backend(backends[i], index, device);
+            return open_backend(backends[i], atoi(index), device);
         }
     }
     if (length == 4 && strncmp(name, "cuda", 4) == 0) {

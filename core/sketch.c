@@ -145,6 +145,9 @@ int ghm_check_batch(const ghm_batch *batch)
 
 int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite)
 {
+    if (!batch || !facts || batch->cols < 1) {
+        return ghm_fail(GHM_E_ARGUMENT, "the batch or its facts are NULL, or it has no columns");
+    }
     if (facts->bad_labels) {
         return ghm_fail(GHM_E_LABEL,
                         "%lld labels are beyond the %lld classes, the first in row "

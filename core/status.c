@@ -10,8 +10,8 @@
 #endif
 
 static _Thread_local char last_error[512] = "no error";
-static volatile sig_atomic_t interrupted;
-static volatile sig_atomic_t keeps; /* every SIGINT is caught, not the first alone */
+static _Atomic int interrupted; /* of threads and of a signal's handler, which it may be */
+static _Atomic int keeps;       /* every SIGINT is caught, not the first alone */
 
 int ghm_fail(int status, const char *format, ...)
 {

@@ -68,8 +68,9 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
     const ghm_line *lines;
     GHM_TRY(ghm_ask_hard(sketch, out, true, &lines));
     GHM_TRY(ghm_check_window(sketch->edges->task, mu, eps));
-    if (!g && n > 0) {
-        return ghm_fail(GHM_E_ARGUMENT, "g is NULL");
+    GHM_TRY(ghm_check_group(group));
+    if (n < 0 || (!g && n > 0)) {
+        return ghm_fail(GHM_E_ARGUMENT, "%lld norms: g is NULL, or fewer than 0", (long long)n);
     }
     int64_t cells = ghm_sketch_cells(sketch), kept = 0;
     ghm_line *own = malloc((size_t)(cells + 1) * sizeof *own);
@@ -100,6 +101,7 @@ int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, 
     int task = sketch->edges->task;
     GHM_TRY(ghm_check_window(task, mu, eps));
     GHM_TRY(ghm_check_function(task, function, a, b));
+    GHM_TRY(ghm_check_group(group));
     if (power != 1 && power != 2) {
         return ghm_fail(GHM_E_ARGUMENT, "power is %d, expected 1 or 2", power);
     }
@@ -143,14 +145,15 @@ int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double e
     const ghm_line *lines;
     GHM_TRY(ghm_ask_hard(sketch, out, true, &lines));
     GHM_TRY(ghm_check_window(sketch->edges->task, mu, eps));
+    GHM_TRY(ghm_check_bins(sketch->edges->task, bins, mu));
     if (!beta || !density) {
         return ghm_fail(GHM_E_ARGUMENT, "%s is NULL", beta ? "density" : "beta");
     }
     int task = sketch->edges->task;
     int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
-    int64_t *cut = malloc((size_t)(bins > 0 ? bins + 1 : 1) * sizeof *cut);
+    int64_t *cut = malloc((size_t)(bins + 1) * sizeof *cut);
     int64_t *region = malloc((size_t)intervals * sizeof *region);
-    double *share = calloc((size_t)(bins > 0 ? 2 * bins : 1), sizeof *share);
+    double *share = calloc((size_t)(2 * bins), sizeof *share);
     int status = cut && region && share ? ghm_sketch_cut(sketch, bins, mu, cut)
                                         : ghm_fail(GHM_E_MEMORY, "no memory for a study");
     if (status == GHM_OK) {

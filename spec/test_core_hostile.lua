@@ -228,7 +228,9 @@ end
 function TestCoreHostile.test_devices_that_are_not_there_are_refused()
     samples.refused("usage", { "device 'gpu': expected auto, cpu, cuda or cuda:N" }, device.open,
         "gpu")
-    samples.refused("usage", { "a number after the colon" }, device.open, "cpu:x")
+    for _, name in ipairs { "cpu:x", "cpu:", "cpu:-0", "cpu: 0", "cpu:0 ", "cpu:4294967296" } do
+        samples.refused("usage", { "a number after the colon" }, device.open, name)
+    end
     samples.refused("device", { "cpu:3" }, device.open, "cpu:3")
     samples.refused("usage", { "threads is -1" }, device.open, "cpu", -1)
     samples.refused("usage", { "threads is 1025" }, device.open, "cpu", 1025)
@@ -237,6 +239,27 @@ end
 -- -- NULL -----------------------------------------------------------------------------------------
 
 -- Every function that takes a pointer, called with NULLs: a status, never a crash.
+function TestCoreHostile.test_groups_and_lengths_out_of_range_are_refused()
+    local s = samples.sketch_of({ bins = 10 }, samples.class_batch({ 1 }, { 0 }))
+    local R, L = ffi.new "int64_t[10]", ffi.new "double[10]"
+    local study = ffi.new "ghm_study"
+    for _, group in ipairs { -2, 2 } do
+        for _, status in ipairs { C.ghm_sketch_counts(s.c, group, R),
+            C.ghm_sketch_sums(s.c, C.GHM_BCE, 0, 0, group, L),
+            C.ghm_sketch_sums(s.c, C.GHM_FOCAL, 0.25, 2, group, L),
+            C.ghm_sketch_density(s.c, 1, 0.1, group, L, 1, L),
+            C.ghm_sketch_exact_sums(s.c, C.GHM_BCE, 0, 0, group, 1, 0.1, 1, L) } do
+            lu.assertEquals(status, tonumber(C.GHM_E_ARGUMENT))
+            lu.assertStrContains(ffi.string(C.ghm_last_error()), "group is " .. group)
+        end
+    end
+    lu.assertEquals(C.ghm_sketch_density(s.c, 1, 0.1, -1, L, -1, L), tonumber(C.GHM_E_ARGUMENT))
+    for _, bins in ipairs { 0LL, -1LL, 65537LL, 0x7fffffffffffffffLL } do
+        lu.assertEquals(C.ghm_sketch_study(s.c, bins, 1, 0.1, L, L, 1, study),
+            tonumber(C.GHM_E_ARGUMENT))
+    end
+end
+
 function TestCoreHostile.test_null_is_refused_everywhere()
     local s = samples.sketch_of({ bins = 10 }, samples.class_batch({ 1 }, { 0 }))
     local digest = s:digest()
@@ -291,6 +314,8 @@ function TestCoreHostile.test_null_is_refused_everywhere()
         { C.ghm_exact_density(on, nil, 1, 0.1, nil, L) },
         { C.ghm_exact_density(on, one, 1, 0.1, nil, nil) },
         { C.ghm_mixture_preset(nil, 0, mixture) }, { C.ghm_mixture_preset("fresh", 0, nil) },
+        { C.ghm_judge(nil, ffi.new "ghm_facts", 0) }, { C.ghm_judge(one, nil, 0) },
+        { C.ghm_judge(ffi.new "ghm_batch", ffi.new("ghm_facts", { nonfinite = 1 }), 0) },
         { C.ghm_synth(nil, 0, mixture, 1, 0, 1, 1, nil, nil, nil) },
         { C.ghm_synth(on, 0, nil, 1, 0, 1, 1, nil, nil, nil) },
         { C.ghm_synth(on, 0, mixture, 1, 0, 1, 1, nil, nil, nil) },
@@ -312,6 +337,7 @@ function TestCoreHostile.test_an_interrupt_stops_a_pass_and_changes_nothing()
     local soft = samples.class_batch({ 1, 2 }, { 0.5, 0.1 })
     local loss = ghm.GHMC()
     loss:forward_batch(one)
+    local result = ffi.new "double[1]"
     C.ghm_interrupt_set(1)
     local ok, thrown = pcall(function()
         lu.assertEquals(C.ghm_interrupted(), 1)
@@ -319,6 +345,8 @@ function TestCoreHostile.test_an_interrupt_stops_a_pass_and_changes_nothing()
         samples.refused("interrupted", { "interrupted" }, sketch.new({ bins = 10 }).add,
             sketch.new { bins = 10 }, soft)
         samples.refused("interrupted", { "interrupted" }, loss.backward, loss)
+        lu.assertEquals(C.ghm_exact_density(device.default(), one.c, 1, 0.1, nil, result),
+            tonumber(C.GHM_E_INTERRUPTED))
     end)
     C.ghm_interrupt_set(0)
     lu.assertTrue(ok, tostring(thrown))
