@@ -2,11 +2,7 @@
  * kernels_gradient_avx512.h - GHM-C's gradient with so few regions that their tables fit two registers
  * each. Part of kernels.c when it is compiled for AVX-512.
  */
-enum {
-    FEW_REGIONS = 31,
-    NOT_FINITE = 0x99,  /* of fpclass: NaN, infinities; */
-    NOT_POSITIVE = 0x46 /* zeros, and below */
-};
+enum { FEW_REGIONS = 31 };
 
 static inline int few_regions(const ghm_slopes *slopes)
 {
@@ -105,6 +101,7 @@ static void classes_few(const float *restrict x, const float *restrict t, const 
     const __m512 bins = _mm512_set1_ps((float)slopes->bins);
     const __m512 scale = _mm512_set1_ps(slopes->grad_scale);
     const __m512 loss_scale = _mm512_set1_ps(slopes->loss_scale);
+    const __m512 infinite = _mm512_set1_ps(INFINITY);
     const __m512i sign = _mm512_set1_epi32((int)SIGN);
     const wide_table edges = load_table(slopes->thresholds, slopes->bins + 1);
     const wide_table betas = load_table(slopes->beta, slopes->bins + 1);
@@ -113,19 +110,20 @@ static void classes_few(const float *restrict x, const float *restrict t, const 
     for (int i = 0; i < n; i += 16 * ABREAST) {
         __mmask16 here[ABREAST], positive[ABREAST], used[ABREAST], mask[ABREAST];
         __m512i edge[ABREAST];
-        wide key, target, e, g, beta, slope;
+        wide key, target, weight, e, g, beta, slope;
         EACH ghm_fetch(&later, i + 16 * k);
         EACH here[k] = first_lanes(n - i - 16 * k);
         EACH key.v[k] = _mm512_maskz_loadu_ps(here[k], x + i + 16 * k);
         EACH target.v[k] = _mm512_maskz_loadu_ps(here[k], t + i + 16 * k);
+        EACH weight.v[k] = _mm512_maskz_loadu_ps(here[k], w + i + 16 * k);
         EACH positive[k] = _mm512_cmp_ps_mask(target.v[k], one, _CMP_EQ_OQ);
+        EACH used[k] = _mm512_cmp_ps_mask(weight.v[k], zero, _CMP_GT_OQ);
         EACH key.v[k] = _mm512_fmadd_ps(target.v[k], zero, key.v[k]); /* NaN if it is not finite */
-        EACH used[k] = _mm512_fpclass_ps_mask(_mm512_maskz_loadu_ps(here[k], w + i + 16 * k),
-                                              NOT_FINITE | NOT_POSITIVE);
-        EACH used[k] = _knot_mask16(used[k] | _mm512_fpclass_ps_mask(key.v[k], NOT_FINITE));
+        EACH key.v[k] = _mm512_fmadd_ps(weight.v[k], zero, key.v[k]);
+        EACH e.v[k] = _mm512_abs_ps(key.v[k]);
+        EACH used[k] = _mm512_mask_cmp_ps_mask(used[k], e.v[k], infinite, _CMP_LT_OQ);
         EACH key.v[k] = _mm512_mask_xor_ps(key.v[k], positive[k], key.v[k],
                                            _mm512_castsi512_ps(sign));
-        EACH e.v[k] = _mm512_abs_ps(key.v[k]);
         e = wide_exp_minus(e);
         EACH mask[k] = _mm512_cmp_ps_mask(key.v[k], zero, _CMP_GE_OQ);
         EACH g.v[k] = _mm512_add_ps(one, e.v[k]);
