@@ -231,7 +231,7 @@ uint64_t ghm_sketch_digest(const ghm_sketch *sketch); /* equal state, equal dige
 
 /* A file holds calls of the loss in their order, each a sketch and a note: a text for people and
  * programs, which the core does not read. Little-endian, with a checksum; written to a neighbour
- * first and renamed, so it is there whole or not at all. notes: NULL, or n texts, NULL for none. */
+ * and renamed: there whole or not at all, but for a device or pipe. notes, or any of them: or NULL. */
 int ghm_sketch_write(const ghm_sketch *const *sketches, const char *const *notes, int64_t n,
                      const char *path);
 

@@ -17,10 +17,17 @@
 static const char magic[8] = "ghmskch";
 enum { VERSION = 3 };
 
-/* path: what a failure names; beside: the file that is written. */
-static int write_all(const char *beside, const char *path, const ghm_bytes *all)
+/* Devices and pipes: a file renamed into their place would take them away from everybody. */
+static bool is_no_file(const char *path)
 {
-    int file = open(beside, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+    struct stat facts;
+    return stat(path, &facts) == 0 && !S_ISREG(facts.st_mode);
+}
+
+/* path: what a failure names; target: the file that is written. */
+static int write_all(const char *target, const char *path, const ghm_bytes *all)
+{
+    int file = open(target, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     size_t done = 0;
     while (file >= 0 && done < all->n) {
         ssize_t wrote = write(file, all->at + done, all->n - done);
@@ -32,8 +39,12 @@ static int write_all(const char *beside, const char *path, const ghm_bytes *all)
         }
         done += (size_t)wrote;
     }
-    bool good = file >= 0 && done == all->n && fsync(file) == 0;
+    bool good = file >= 0 && done == all->n;
     int why = errno;
+    if (good && fsync(file) != 0 && errno != EINVAL && errno != ENOTSUP) { /* a pipe has no sync */
+        good = false;
+        why = errno;
+    }
     if (file >= 0 && close(file) != 0 && good) {
         good = false;
         why = errno;
@@ -63,23 +74,28 @@ int ghm_sketch_write(const ghm_sketch *const *sketches, const char *const *notes
     }
     uint64_t sum = ghm_checksum(all.at, all.n);
     ghm_put(&all, &sum, sizeof sum);
-    size_t room = strlen(path) + 32;
+    char *end = realpath(path, NULL); /* of links; NULL: there is nothing yet */
+    const char *target = end ? end : path;
+    size_t room = strlen(target) + 32;
     char *beside = malloc(room);
     if (all.failed || !beside) {
         free(all.at);
         free(beside);
+        free(end);
         return ghm_fail(GHM_E_MEMORY, "no memory to save a sketch");
     }
-    snprintf(beside, room, "%s.part-%ld", path, (long)getpid());
-    int status = write_all(beside, path, &all);
-    if (status == GHM_OK && rename(beside, path) != 0) {
+    bool in_place = is_no_file(path);
+    snprintf(beside, room, "%s.part-%ld", target, (long)getpid());
+    int status = write_all(in_place ? path : beside, path, &all);
+    if (status == GHM_OK && !in_place && rename(beside, target) != 0) {
         status = ghm_fail(GHM_E_WRITE, "%s: cannot rename into place: %s", path, strerror(errno));
     }
-    if (status != GHM_OK) {
+    if (status != GHM_OK && !in_place) {
         unlink(beside);
     }
     free(all.at);
     free(beside);
+    free(end);
     return status;
 }
 

@@ -129,6 +129,19 @@ function TestRun.test_full_disk_leaves_the_old_file_and_no_other()
     lu.assertEquals(listing(folder), "kept\nlimited.lua")
 end
 
+function TestRun.test_pipes_and_links_stay_what_they_are()
+    local here = "cd " .. posix.quote(folder)
+    posix.write_file(folder .. "/kept", "old")
+    posix.capture(here .. "; mkfifo pipe; ln -s kept link; cat pipe >got &")
+    posix.write_file(folder .. "/pipe", "piped")
+    posix.write_file(folder .. "/link", "new")
+    posix.capture(here .. "; while [ ! -s got ]; do sleep 0.01; done")
+    lu.assertEquals(contents(folder .. "/kept"), "new")
+    lu.assertEquals(contents(folder .. "/got"), "piped")
+    lu.assertEquals(posix.capture(here .. "; test -p pipe && test -L link; echo $?; ls"),
+        "0\ngot\nkept\nlink\npipe")
+end
+
 function TestRun.test_run_json_that_does_not_fit_leaves_no_folder()
     local said = limited(([[
         local info = { note = ("x"):rep(1e6) }

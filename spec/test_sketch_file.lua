@@ -200,12 +200,25 @@ function TestSketchFile:test_a_save_leaves_one_file_and_replaces_the_old_one()
     lu.assertEquals(sketch.load(self.path):digest(), s:digest())
 end
 
+function TestSketchFile:test_a_save_into_a_pipe_leaves_the_pipe_and_through_a_link_the_link()
+    local s = sketch.new { bins = 10 }
+    local here = "cd " .. posix.quote(self.folder.path)
+    posix.capture(here .. "; mkfifo a.sketch; ln -s kept link; cat a.sketch >got &")
+    s:save(self.path)
+    s:save(self.folder.path .. "/link")
+    s:save(self.folder.path .. "/kept")
+    s:save(self.folder.path .. "/link")
+    posix.capture(here .. "; while [ ! -s got ]; do sleep 0.01; done")
+    lu.assertEquals(posix.capture(here .. "; test -p a.sketch; echo $?; cmp got kept; ls"),
+        "0\na.sketch\ngot\nkept\nlink")
+end
+
 function TestSketchFile:test_a_save_that_fails_names_the_path_and_leaves_nothing()
     local s = sketch.new { bins = 10 }
     local nowhere = self.folder.path .. "/no/such/a.sketch"
     samples.refused("failed", { nowhere, "No such file" }, s.save, s, nowhere)
     assert(posix.make_folder(self.path))
-    samples.refused("failed", { self.path, "cannot rename into place" }, s.save, s, self.path)
+    samples.refused("failed", { self.path, "Is a directory" }, s.save, s, self.path)
     lu.assertEquals(self:files(), "a.sketch")
     local inside = self.folder:write("file", "") .. "/a.sketch"
     samples.refused("failed", { inside, "Not a directory" }, s.save, s, inside)

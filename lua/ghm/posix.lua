@@ -1,6 +1,7 @@
 -- The few things of POSIX that plain Lua lacks: folders, files that appear whole or not at all,
 -- shell words, a command's output with its exit status, a clock.
 
+local bit = require "bit"
 local ffi = require "ffi"
 local fault = require "ghm.fault"
 
@@ -22,8 +23,9 @@ struct ghm_timespec { long seconds, nanoseconds; };
 int clock_gettime(int clock, struct ghm_timespec *out);
 /* Linux's struct statx, the same on every architecture, as far as it is read here. */
 struct ghm_statx {
-    uint32_t ignored[10];
-    uint64_t size, blocks, more;
+    uint32_t before[7];
+    uint16_t mode, unused;
+    uint64_t inode, size, blocks, more;
     struct { int64_t seconds; uint32_t nanoseconds; int32_t unused; } times[4];
     uint64_t rest[16];
 };
@@ -44,12 +46,18 @@ function M.now()
     return tonumber(time.seconds) + tonumber(time.nanoseconds) * 1e-9
 end
 
+-- What there is at a path, links followed; nil for nothing.
+local function facts_of(path)
+    local facts = ffi.new "struct ghm_statx"
+    local AT_FDCWD, BASIC = -100, 0x7ff
+    return C.statx(AT_FDCWD, path, 0, BASIC, facts) == 0 and facts or nil
+end
+
 -- What tells a file from an older one of its name: { size, mtime = text in nanoseconds }; nil where
 -- there is none.
 function M.stamp(path)
-    local facts = ffi.new "struct ghm_statx"
-    local AT_FDCWD, BASIC = -100, 0x7ff
-    if C.statx(AT_FDCWD, path, 0, BASIC, facts) ~= 0 then
+    local facts = facts_of(path)
+    if not facts then
         return nil
     end
     local changed = facts.times[3]
@@ -182,13 +190,23 @@ local function fill(file, text)
     return ok, reason
 end
 
--- Replaces the file at `path` by `text` (bytes): a temporary file beside it is filled, synced and
--- renamed, so a reader or a crash sees the old file or the new one, never a part. Devices and
--- pipes are written where they are. Fault "failed": the command is well-formed and works once the
--- disk is mended, so it is not a usage error.
+-- Whether there is a device or a pipe at `path`: a file renamed into its place would take it away
+-- from everybody. So are this process's own descriptors, whatever they lead to.
+local function is_no_file(path)
+    local FORMAT, REGULAR = 0xf000, 0x8000
+    local facts = facts_of(path)
+    return facts ~= nil and bit.band(facts.mode, FORMAT) ~= REGULAR
+        or path:find "^/dev/std" ~= nil or path:find "^/dev/fd/" ~= nil
+end
+
+-- Replaces the file at `path`, or at the end of the links there, by `text` (bytes): a temporary
+-- file beside it is filled, synced and renamed, so a reader or a crash sees the old file or the new
+-- one, never a part. Devices and pipes are written where they are. Fault "failed": the command is
+-- well-formed and works once the disk is mended, so it is not a usage error.
 function M.write_file(path, text)
-    local in_place = path:find "^/dev/" ~= nil
-    local target = in_place and path or path .. ".tmp-" .. M.random_name(6)
+    local in_place = is_no_file(path)
+    local final = not in_place and M.real_path(path) or path
+    local target = in_place and path or final .. ".tmp-" .. M.random_name(6)
     local file, reason = io.open(target, "wb")
     if not file then
         fault.raise("failed", "cannot write '%s': %s", path, (reason:gsub("^.*: ", "")))
@@ -196,7 +214,7 @@ function M.write_file(path, text)
     local ok
     ok, reason = fill(file, text)
     if ok and not in_place then
-        ok, reason = os.rename(target, path)
+        ok, reason = os.rename(target, final)
     end
     if not ok then
         if not in_place then
