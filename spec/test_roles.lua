@@ -186,6 +186,33 @@ function TestRoles.test_the_first_of_several_levels_is_not_told_as_all()
         .. "%.%.%.  .*")
 end
 
+function TestRoles.test_what_is_there_but_not_read_is_not_done_without()
+    local cases = { -- names, those not read, told
+        { "logits target", "weight", "array 'weight' .* another with %-%-weight" },
+        { "logits target weight", "label_weights", "array 'label_weights' " },
+        { "logits target label_weights", "weight", nil },
+        { "logits labels", "target", "array 'target' .* another with %-%-target" },
+        { "pred target", "logits", "array 'logits' .* another with %-%-logits" },
+        { "P3_logits P3_target weight", "P3_weight", "array 'P3_weight' " },
+        { "P3_logits P3_target P3_weight", "weight P4_weight", nil },
+    }
+    for _, case in ipairs(cases) do
+        local file = file_of(words(case[1]))
+        file.unread = {}
+        for k, name in ipairs(words(case[2])) do
+            file.unread[k] = { name = name, reason = "dtype '<u2' is not read" }
+        end
+        local ok, problem = pcall(roles.calls, file, "classification", { {} })
+        lu.assertEquals(ok, case[3] == nil, case[1])
+        lu.assertStrMatches(ok and "" or problem.message, ok and "" or "x.npz: " .. case[3]
+            .. ".*")
+    end
+    local file = file_of(words "logits target w labels")
+    file.unread = { { name = "weight", reason = "?" }, { name = "label", reason = "?" } }
+    lu.assertEquals(told(roles.calls(file, "classification", { { weight = "w" } })),
+        "-: logits target w")
+end
+
 function TestRoles.test_contradicting_choices_are_refused()
     local place = scripts.place()
     pyramid(place)

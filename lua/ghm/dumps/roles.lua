@@ -35,10 +35,11 @@ local parts = {
 
 local joints = { "_", ".", "/", "-", ":" }
 
-local function with_level(file, name, level)
+-- entries: keyed by the names of arrays
+local function with_level(entries, name, level)
     for _, joint in ipairs(joints) do
         for _, joined in ipairs { level .. joint .. name, name .. joint .. level } do
-            if file.entries[joined] then
+            if entries[joined] then
                 return joined
             end
         end
@@ -80,8 +81,8 @@ end
 -- file: an open dump. Fault "dump" when `wanted` is not in the file.
 function M.find(file, role, wanted, level)
     for _, name in ipairs(wanted and { wanted } or assert(M.usual[role], "unknown role")) do
-        local found = level and with_level(file, name, level) or not level and file.entries[name]
-            and name
+        local found = level and with_level(file.entries, name, level)
+            or not level and file.entries[name] and name
         if found then
             return found
         end
@@ -102,7 +103,7 @@ local function levels_of(file, role)
     for _, name in ipairs(file.names) do
         for _, usual in ipairs(M.usual[role]) do
             local level = level_in(name, usual)
-            if level and with_level(file, usual, level) == name and not levels[level] then
+            if level and with_level(file.entries, usual, level) == name and not levels[level] then
                 levels[level] = true
                 levels[#levels + 1] = level
             end
@@ -112,13 +113,37 @@ local function levels_of(file, role)
     return levels
 end
 
+-- The array that would play a role before `found` (a name, or nil for none) but is of a type that
+-- is not read -> its name and the reason, or nil.
+local function unread_before(file, role, level, found)
+    local reasons = {}
+    for _, array in ipairs(file.unread or {}) do
+        reasons[array.name] = array.reason
+    end
+    for _, usual in ipairs(M.usual[role]) do
+        local name = level and with_level(reasons, usual, level) or not level and usual
+        if found and found == (level and with_level(file.entries, usual, level) or usual) then
+            return nil
+        elseif reasons[name] then
+            return name, reasons[name]
+        end
+    end
+end
+
 -- The arrays of one call -> { pred, target or labels, weight, level }. A dense target is preferred
 -- to labels unless labels were asked for.
 local function call_of(file, task, wanted)
     local level = wanted.level
+    local passed_over
     local function find(part, of)
         local role = parts[task][part]
-        return role and M.find(file, role, wanted[part], of)
+        local found = role and M.find(file, role, wanted[part], of)
+        if role and not wanted[part] and not passed_over then
+            local name, reason = unread_before(file, role, of, found)
+            passed_over = name and { part == "pred" and role == "logits" and "logits" or part,
+                name, reason }
+        end
+        return found
     end
     local function targets(of)
         local target = not wanted.labels and find("target", of) or nil
@@ -145,6 +170,9 @@ local function call_of(file, task, wanted)
         end
         refuse(file, "no array looks like %s%s; it holds %s: name one with --%s%s", missing, of,
             contents(file), not names.pred and (boxes and "pred" or "logits") or "target", instead)
+    elseif passed_over then -- weights that are not read are not as good as none
+        refuse(file, "array '%s' is there, but %s: save it again, or name another with --%s",
+            passed_over[2], passed_over[3], passed_over[1])
     end
     return names
 end
