@@ -116,6 +116,8 @@ end
 
 function TestInspect:test_help_promises_no_synthetic_dumps()
     lu.assertNotStrContains(self:run "-h", "synth:")
+    lu.assertEquals({ self:run "synth:fresh" },
+        { "error: unexpected 'synth:fresh': inspect reads files", 2 })
 end
 
 function TestInspect:test_tells_the_levels_of_a_pyramid_and_what_they_share()

@@ -32,17 +32,22 @@ local function parse(word)
         fault.raise("usage", "'%s': expected synth:NAME[,key=value...]", word)
     end
     local settings, overrides = { steps = name == "drift" and 16 or nil }, {}
+    local typed = {}
     for pair in rest:gmatch "[^,]+" do
         local key, value = pair:match "^([%w_]+)=(.*)$"
         local x = value and number(value)
-        if not key or not nearest.is_one_of(key, known) then
-            fault.raise("usage", "%s: unknown key '%s'%s", word, key or pair,
-                nearest.hint(key or pair, known))
+        if not key then
+            fault.raise("usage", "%s: expected key=value, not '%s'", word, pair)
+        elseif not nearest.is_one_of(key, known) then
+            fault.raise("usage", "%s: unknown key '%s'%s", word, key, nearest.hint(key, known))
+        elseif typed[key] then
+            fault.raise("usage", "%s: key '%s' is given twice", word, key)
         elseif not x or (integral[key] and (x ~= math.floor(x) or x < 0 or x > integral[key])) then
             fault.raise("usage", "%s: %s is '%s', expected %s", word, key, value,
                 integral[key] and ("a whole number from 0 to %.0f"):format(integral[key])
                 or "a number")
         end
+        typed[key] = true;
         (sizes[key] and settings or overrides)[key] = x
     end
     return name, setmetatable(settings, { __index = sizes }), overrides

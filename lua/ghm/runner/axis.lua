@@ -156,6 +156,9 @@ function M.parse(word, opts)
     opts = opts or {}
     local list, seen = {}, {}
     for _, piece in ipairs(split(word, ",")) do
+        if piece == "" and word ~= "" then
+            refuse(opts, word, "a comma without a number; expected 5,10,20, without blanks")
+        end
         local rounds = piece:find "^l[io][ng]:" ~= nil
         for _, x in ipairs(part(opts, piece)) do
             if opts.integer and rounds then

@@ -146,6 +146,8 @@ function M.parse(spec, words)
             typed[name], args.given[name] = value, true
         elseif names[word] and not posix.stamp(word) then
             fault.raise("usage", "unexpected '%s': expected %s=SPEC, without blanks", word, word)
+        elseif spec.no_synth and word:find "^synth:" then
+            fault.raise("usage", "unexpected '%s': %s reads files", word, spec.name)
         elseif spec.no_dump then
             fault.raise("usage", "unexpected '%s': %s takes no dump", word, spec.name)
         else

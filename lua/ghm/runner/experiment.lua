@@ -91,9 +91,6 @@ end
 local function refuse_contradictions(args)
     if args.csv == "-" and args.json then
         fault.raise("usage", "--csv - and --json both write to stdout: give one of them")
-    elseif args.out == "" or args.csv == "" then
-        fault.raise("usage", "%s: expected a path, not an empty word",
-            args.out == "" and "--out" or "--csv")
     end
 end
 

@@ -18,10 +18,12 @@ local WIDTH, MARGIN = 80, 27 -- of the help: its lines, and where descriptions b
 local function whole(least, what)
     return function(word)
         local x = number(word)
-        if x and x >= least and x <= 2 ^ 53 and x == math.floor(x) then
+        local most = 2 ^ 53 - 1 -- beyond, not every number is told from the next
+        if x and x >= least and x <= most and x == math.floor(x) then
             return x
         end
-        return nil, ("%s: '%s' is not a whole number from %d"):format(what, word, least)
+        return nil, ("%s: '%s' is not a whole number from %d%s"):format(what, word, least,
+            x and x > most and (" to %.0f"):format(most) or "")
     end
 end
 
@@ -42,7 +44,7 @@ local formats = { "svg", "png", "pdf", "term", "none" }
 -- "svg,term" -> { svg = true, term = true }; nil and the reason for an unknown format.
 function M.plot_set(word)
     local set = {}
-    for format in word:gmatch "[^,]+" do
+    for format in (word .. ","):gmatch "(.-)," do
         if not nearest.is_one_of(format, formats) then
             return nil, ("--plot: unknown format '%s'%s"):format(format,
                 nearest.hint(format, formats))
@@ -98,7 +100,7 @@ local function common_options(spec)
         { "Output", {
             { "--out", "folder for run folders, also -o (runs)", short = "-o", argname = "DIR",
                 default = "runs" },
-            { "--name", "label of the run folder", argname = "TEXT" },
+            { "--name", "label of the run folder", argname = "TEXT", empty = true },
             { "--plot", ("figures: svg, png, pdf, term, with commas, or none (%s)"):format(
                 spec.plot or M.PLOT), argname = "LIST", convert = M.plot_set },
             { "--report", "also report.html: all of it in one file, with figures and provenance" },
@@ -173,8 +175,14 @@ local function add_option(parser, common)
     if common.short then
         option:hidden_name(common.short) -- argparse would set the two names on two lines
     end
-    if common.convert then
-        option:convert(common.convert)
+    if common.argname then
+        option:convert(common.convert or function(word)
+            if word ~= "" or common.empty then
+                return word
+            end
+            return nil, ("%s: expected a %s, not an empty word"):format(common[1],
+                common.names and "name" or "path")
+        end)
     end
     if common.choices then
         option:choices(common.choices)
