@@ -211,19 +211,28 @@ function TestGnuplot.test_without_gnuplot_data_and_script_remain()
     lu.assertStrContains(contents(folder .. "/d.gp"), "plot data")
 end
 
-function TestGnuplot.test_failure_of_gnuplot_is_seen_and_leaves_no_image()
+-- What drawing d.svg says where gnuplot leaves half of it and then ends so.
+local function said_of_half_a_figure(ending)
     local path = folder .. "/gnuplot"
-    posix.write_file(path, "#!/bin/sh\necho half > " .. folder .. "/d.svg\necho 'line 3: no'\n"
-        .. "exit 1\n")
+    posix.write_file(path, "#!/bin/sh\necho '<svg>' > " .. folder .. "/d.svg\n" .. ending .. "\n")
     posix.capture("chmod +x " .. posix.quote(path))
     local script = folder .. "/lone.lua"
     posix.write_file(script, ("package.path = %q\n"):format(package.path) .. ([[
         local figure = { series = { { x = { 0, 1 }, y = { 1, 2 } } } }
-        print(require("ghm.show.gnuplot").draw(%q, figure, { svg = true }))
-        ]]):format(folder .. "/d"))
-    local said = posix.capture(("PATH=%s:$PATH luajit %s 2>&1"):format(posix.quote(folder),
-        posix.quote(script)))
-    lu.assertEquals(said, "nil\tgnuplot could not draw 'd': line 3: no")
+        local ok, a, b = pcall(require("ghm.show.gnuplot").draw, %q, figure, { svg = true })
+        print(ok, tostring(a), b)]]):format(folder .. "/d"))
+    return (posix.capture(("PATH=%s:$PATH luajit %s 2>&1"):format(posix.quote(folder),
+        posix.quote(script))))
+end
+
+function TestGnuplot.test_failure_of_gnuplot_is_seen_and_leaves_no_image()
+    lu.assertEquals(said_of_half_a_figure "echo 'line 3: no'; exit 1",
+        "true\tnil\tgnuplot could not draw 'd': line 3: no")
+    lu.assertNil(io.open(folder .. "/d.svg"))
+end
+
+function TestGnuplot.test_half_a_figure_is_a_fault_though_gnuplot_says_nothing()
+    lu.assertStrContains(said_of_half_a_figure "exit 0", "d.svg': gnuplot left less than a figure")
     lu.assertNil(io.open(folder .. "/d.svg"))
 end
 

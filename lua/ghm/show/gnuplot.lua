@@ -3,9 +3,9 @@
 --   gnuplot.draw(path_base, figure, formats) -> { image paths }, or nil and a reason
 --   gnuplot.images(formats)                  -> { "svg", ... }: which images that makes
 --
--- Writes PATH_BASE.tsv and PATH_BASE.gp always (fault "failed" if that cannot be) and the images
--- that `formats` has (a set, as of --plot: svg, png, pdf; others are passed over). Without gnuplot
--- the first two remain and the reason tells how to install it.
+-- Writes PATH_BASE.tsv and PATH_BASE.gp always and the images that `formats` has (a set, as of
+-- --plot: svg, png, pdf; others are passed over); fault "failed" if one cannot be written. Without
+-- gnuplot the first two remain and the reason tells how to install it.
 --
 -- figure = {
 --   title, xlabel, ylabel, xlog, ylog, xrange = {low, high}, yrange (nil ends are automatic)
@@ -24,6 +24,7 @@
 -- nil, NaN, infinities and, on a logarithmic axis, numbers not above zero are gaps.
 
 local axes = require "ghm.show.gnuplot_axes"
+local fault = require "ghm.fault"
 local gnuplot_series = require "ghm.show.gnuplot_series"
 local heats = require "ghm.show.gnuplot_heat"
 local posix = require "ghm.posix"
@@ -183,6 +184,25 @@ function M.images(formats)
     return list
 end
 
+local function remove(images)
+    for _, image in ipairs(images) do
+        os.remove(image)
+    end
+end
+
+local ends = { svg = "</svg>%s*$", png = "IEND....$", pdf = "%%%%EOF%s*$" }
+
+-- Of a disk that fills up gnuplot says nothing, but its images lack their ends.
+local function refuse_halves(path_base, images, wanted)
+    for i, image in ipairs(images) do
+        if not (posix.read_file(image) or ""):find(ends[wanted[i]]) then
+            remove(images)
+            fault.raise("failed", "cannot write '%s': gnuplot left less than a figure; is the disk "
+                .. "full?", path_base .. "." .. wanted[i])
+        end
+    end
+end
+
 -- See the top of the file.
 function M.draw(path_base, figure, formats)
     local wanted = M.images(formats)
@@ -209,12 +229,11 @@ function M.draw(path_base, figure, formats)
     local path = path_base:find "^/" and path_base or "./" .. path_base
     local said, status = posix.capture("gnuplot -d " .. posix.quote(path .. ".gp") .. " 2>&1")
     if status ~= 0 then
-        for _, image in ipairs(images) do
-            os.remove(image)
-        end
+        remove(images)
         return nil, ("gnuplot could not draw '%s': %s"):format(name,
             text.one_line(said:match "[^\n]*$" or ""))
     end
+    refuse_halves(path_base, images, wanted)
     return images
 end
 
