@@ -316,6 +316,22 @@ function TestCommandLine:test_help_fits_80_columns()
     end
 end
 
+function TestCommandLine:test_ctrl_c_while_modules_load_is_one_line_too()
+    self.place.folder:write("pressed.lua", [[
+        local ffi = require "ffi"
+        ffi.cdef "int raise(int signal);"
+        package.preload.argparse = function()
+            ffi.C.raise(2)
+            return dofile(assert(package.searchpath("argparse", package.path)))
+        end]])
+    for _, name in ipairs { "sweep_bins", "inspect", "merge", "repl" } do
+        lu.assertEquals({ posix.capture(("cd %s; LUA_PATH='?.lua;;' luajit -l pressed %s 2>&1")
+            :format(posix.quote(self.place.folder.path),
+            posix.quote(scripts.root .. "/experiments/" .. name .. ".lua"))) },
+            { "interrupted", 130 }, name)
+    end
+end
+
 function TestCommandLine:test_ctrl_c_ends_with_130_within_half_a_second()
     local path = posix.quote(scripts.root .. "/experiments/sweep_bins.lua") .. " --device cpu"
     for _, delay in ipairs { 0.5, 1 } do

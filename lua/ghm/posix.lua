@@ -19,6 +19,7 @@ char *realpath(const char *path, char *resolved);
 char *strerror(int code);
 void free(void *p);
 int kill(int pid, int signal);
+int sigprocmask(int how, const uint64_t *signals, uint64_t *before);
 struct ghm_timespec { long seconds, nanoseconds; };
 int clock_gettime(int clock, struct ghm_timespec *out);
 /* Linux's struct statx, the same on every architecture, as far as it is read here. */
@@ -92,6 +93,13 @@ end
 -- Asks a process, by its id, to end.
 function M.stop(id)
     C.kill(id, 15)
+end
+
+-- Makes Ctrl-C wait, or lets it come: now, if it waits. For what must not be left half-way.
+function M.hold_interrupts(held)
+    local SIG_BLOCK, SIG_UNBLOCK, SIGINT = 0, 1, 2
+    C.sigprocmask(held and SIG_BLOCK or SIG_UNBLOCK,
+        ffi.new("uint64_t[16]", { 2 ^ (SIGINT - 1) }), nil)
 end
 
 -- The absolute path with links resolved, or nil and the reason.

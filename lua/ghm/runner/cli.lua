@@ -213,6 +213,7 @@ function M.main(spec, body)
         words[i] = word
     end
     local ok, result = xpcall(function()
+        posix.hold_interrupts(false) -- see script.lua
         return body(M.parse(spec, words))
     end, function(problem)
         trace = debug.traceback("", 2)

@@ -2,8 +2,14 @@
 -- or a module that is not installed, is told in one line and ends it, as all that a script refuses.
 --
 --   local ghm = require "ghm.runner.script"
+--
+-- Ctrl-C waits until cli.main, which ends a script in one line: an error from amid a module would
+-- be told with a traceback.
 
 local fault = require "ghm.fault"
+local posix = require "ghm.posix"
+
+posix.hold_interrupts(true)
 
 local loaded, ghm = pcall(function()
     local found = require "ghm"
