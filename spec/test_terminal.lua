@@ -189,6 +189,22 @@ function TestTerminal:test_an_answer_keeps_to_the_width_of_its_terminal()
     lu.assertNotStrContains(self:answer(120, "TERM=xterm").seen, "columns are listed")
 end
 
+function TestTerminal:test_what_runs_have_in_common_is_told_within_the_width()
+    for out, weight in pairs { a = 1, b = 2 } do
+        self.place:fine("sweep_bins", ("synth:detector,rows=200,steps=4 bins=5,10 --plot none -q "
+            .. "loss_weight=%d -o %s"):format(weight, out))
+    end
+    local t = terminal.run(("luajit %s a/2* b/2*"):format(posix.quote(scripts.root
+        .. "/experiments/compare.lua")), { folder = self.place.folder.path, columns = 60 })
+    t:expect "left 0"
+    local told = t.seen:match "means over.*left 0"
+    lu.assertStrContains((told:gsub("%s+", " ")), "means over 2 configurations that all runs have; "
+        .. "apart: 90 % intervals that do not meet A's")
+    for line in told:gmatch "[^\r\n]+" do
+        lu.assertTrue(text.width(line) <= 60, line)
+    end
+end
+
 function TestTerminal:test_an_interrupt_is_told_on_a_line_of_its_own()
     local t = terminal.run(("luajit %s synth:detector,rows=2000000,steps=100 bins=5"):format(
         posix.quote(scripts.root .. "/experiments/sweep_bins.lua")),

@@ -106,16 +106,6 @@ function M.warnings(list)
     return table.concat(lines)
 end
 
--- Lines of any length; a terminal breaks them between words.
-local function broken(lines, columns)
-    local out = {}
-    for i, line in ipairs(lines) do
-        out[i] = columns and text.width(line) > columns
-            and table.concat(text.wrap(line, columns), "\n") or line
-    end
-    return table.concat(out, "\n")
-end
-
 -- Where the table leaves rows or columns out: what it lists, and where all are, in words of the
 -- caller's. The ends of an interval are listed too, but are no rows.
 local function listed_text(found, n_columns, of_columns, all)
@@ -150,17 +140,17 @@ end
 -- What a study found, for a terminal: its table, its plot unless that is unwanted, its warnings
 -- and its answer. all: says where the rows are that the table leaves out.
 function M.text(found, unwanted, all)
-    local columns, rows = screen.columns(), found.listed or found.rows
+    local rows = found.listed or found.rows
     local shown = filled(found.shown, rows)
     local letters, left_out = text.table(rows, shown, { mark = found.mark, spare = true })
     local listed = listed_text(found, #shown - left_out, #shown, all)
-    local parts = { letters .. (listed and broken({ listed }, columns) .. "\n" or "") }
+    local parts = { letters .. (listed and text.broken({ listed }) .. "\n" or "") }
     if found.term and not unwanted then
         parts[#parts + 1] = found.term
     end
     local warned = M.warnings(found.warnings)
     parts[#parts + 1] = warned ~= "" and warned or nil
-    parts[#parts + 1] = broken(found.lines, columns)
+    parts[#parts + 1] = text.broken(found.lines)
     return table.concat(parts, "\n") .. "\n"
 end
 
@@ -189,7 +179,7 @@ function M.tell(found, calls, args, run, failed, written, complaint)
         for line in (args.quiet and "" or M.heading(calls, args)):gmatch "[^\n]+" do
             heading[#heading + 1] = line
         end
-        io.write(broken(heading, screen.columns()), args.quiet and "" or "\n", "\n",
+        io.write(text.broken(heading), args.quiet and "" or "\n", "\n",
             M.text(with_left_out(found, failed), args.quiet or not args.plot.term,
             written and "results.csv has all" or "--csv - prints all"))
     end

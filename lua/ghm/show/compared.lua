@@ -87,7 +87,8 @@ function M.text(found)
         or "the settings are the same\n"
     local rows, held, rounded = rows_of(found)
     parts[#parts + 1] = #rows > 0 and text.table(rows, shown_of(found, held)) or nil
-    parts[#parts + 1] = told_of(found, #rows, held, rounded)
+    local told = told_of(found, #rows, held, rounded)
+    parts[#parts + 1] = told and text.broken { told }
     return table.concat(parts, "\n")
 end
 

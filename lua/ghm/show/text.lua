@@ -110,6 +110,16 @@ function M.wrap(paragraph, width)
     return lines
 end
 
+-- Lines of any length -> text; a terminal that stdout is breaks them between words.
+function M.broken(lines)
+    local columns, out = screen.columns(), {}
+    for i, line in ipairs(lines) do
+        out[i] = columns and M.width(line) > columns
+            and table.concat(M.wrap(line, columns), "\n") or line
+    end
+    return table.concat(out, "\n")
+end
+
 -- Any text as one printable line: control characters become blanks.
 function M.one_line(s)
     return (s:gsub("%c+", " "):gsub("^ +", ""):gsub(" +$", ""))
