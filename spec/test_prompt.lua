@@ -226,6 +226,14 @@ function TestSession:test_a_pipe_is_run_line_by_line()
         { "1", "error: the input ends inside a statement\n", 1 })
 end
 
+function TestSession:test_what_cannot_be_written_is_a_failure()
+    for _, typed_lines in ipairs { "1\n2", "1\nerror 'x'\n", "print(1) exit()" } do
+        self.place.folder:write("lines", typed_lines)
+        self.place:refused(1, { "error: cannot write to stdout: No space left" }, "repl",
+            "<lines >/dev/full")
+    end
+end
+
 function TestSession:test_studies_have_the_names_and_the_numbers_of_their_scripts()
     local dump = scripts.root .. "/experiments/digits/step_000*.npz"
     self.place.folder:write("lines", ("s = sketch(load(%q), {bins = {5, 10}})\n"

@@ -127,8 +127,16 @@ local function run_piece(self, piece)
         .. (fault.is(problem) and called.advice(problem) or "")
 end
 
+-- A stream that has failed once may say later that all is well. Fault "failed".
+local function flush()
+    local flushed, reason = io.stdout:flush()
+    if not flushed then
+        fault.raise("failed", "cannot write to stdout: %s", reason)
+    end
+end
+
 local function tell(message)
-    io.stdout:flush()
+    flush()
     if message:find "^interrupted" and posix.is_terminal(2) then
         io.stderr:write "\n" -- a terminal has shown ^C, or a line of progress
     end
@@ -162,7 +170,7 @@ function Session:run(line)
             break
         end
     end
-    io.stdout:flush()
+    flush()
     return true
 end
 
