@@ -6,6 +6,7 @@ local gnuplot = require "ghm.show.gnuplot"
 local posix = require "ghm.posix"
 local termplot = require "ghm.show.termplot"
 local text = require "ghm.show.text"
+local utf8 = require "ghm.utf8"
 
 local folder
 
@@ -114,7 +115,7 @@ function TestGnuplot.test_text_runs_no_command_and_breaks_no_script()
         "`touch " .. trap .. "`", "$(touch " .. trap .. ")", "x\nsystem('touch " .. trap .. "')",
         "x\r!touch " .. trap, "'; system('touch " .. trap .. "'); '", "} # { ''", "\\", "'", '"',
         "100 % %s %d", "@trap", "a_b^c{d}", "''", "' '",
-        "x'\nset output '" .. trap .. "'\n", "\0\27[31m" } do
+        "x'\nset output '" .. trap .. "'\n", "\0\27[31m", "s\233\255.npz" } do
         local plot = figure()
         plot.title, plot.xlabel, plot.ylabel = nasty, nasty, nasty
         plot.series[1].label = nasty
@@ -123,6 +124,8 @@ function TestGnuplot.test_text_runs_no_command_and_breaks_no_script()
             local images, reason = gnuplot.draw(folder .. "/d", whole, { svg = true })
             lu.assertNotNil(images, ("%q: %s"):format(nasty, tostring(reason)))
             lu.assertNil(io.open(trap), nasty)
+            local drawn = contents(folder .. "/d.svg")
+            lu.assertEquals(utf8.clean(drawn), drawn) -- or it is no XML
         end
     end
 end

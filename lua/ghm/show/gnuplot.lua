@@ -24,10 +24,10 @@
 -- nil, NaN, infinities and, on a logarithmic axis, numbers not above zero are gaps.
 
 local axes = require "ghm.show.gnuplot_axes"
-local fault = require "ghm.fault"
 local gnuplot_series = require "ghm.show.gnuplot_series"
 local heats = require "ghm.show.gnuplot_heat"
 local posix = require "ghm.posix"
+local run = require "ghm.show.gnuplot_run"
 local text = require "ghm.show.text"
 local words = require "ghm.show.gnuplot_words"
 
@@ -184,25 +184,6 @@ function M.images(formats)
     return list
 end
 
-local function remove(images)
-    for _, image in ipairs(images) do
-        os.remove(image)
-    end
-end
-
-local ends = { svg = "</svg>%s*$", png = "IEND....$", pdf = "%%%%EOF%s*$" }
-
--- Of a disk that fills up gnuplot says nothing, but its images lack their ends.
-local function refuse_halves(path_base, images, wanted)
-    for i, image in ipairs(images) do
-        if not (posix.read_file(image) or ""):find(ends[wanted[i]]) then
-            remove(images)
-            fault.raise("failed", "cannot write '%s': gnuplot left less than a figure; is the disk "
-                .. "full?", path_base .. "." .. wanted[i])
-        end
-    end
-end
-
 -- See the top of the file.
 function M.draw(path_base, figure, formats)
     local wanted = M.images(formats)
@@ -216,24 +197,14 @@ function M.draw(path_base, figure, formats)
     elseif #wanted == 0 then
         return {}
     end
-    local _, missing = posix.capture "command -v gnuplot"
-    if missing ~= 0 then
-        return nil, "gnuplot is not installed: apt-get install gnuplot-nox"
-    end
     local images = {}
     for i, format in ipairs(wanted) do
         images[i] = path_base .. "." .. format
     end
-    -- -d: the user's own gnuplot settings would change the figure. A path that begins with a
-    -- minus sign would be an option.
-    local path = path_base:find "^/" and path_base or "./" .. path_base
-    local said, status = posix.capture("gnuplot -d " .. posix.quote(path .. ".gp") .. " 2>&1")
-    if status ~= 0 then
-        remove(images)
-        return nil, ("gnuplot could not draw '%s': %s"):format(name,
-            text.one_line(said:match "[^\n]*$" or ""))
+    local ok, reason = run(path_base, images)
+    if not ok then
+        return nil, reason
     end
-    refuse_halves(path_base, images, wanted)
     return images
 end
 

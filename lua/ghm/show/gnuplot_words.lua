@@ -1,6 +1,7 @@
 -- What stands in gnuplot's data files and scripts: numbers that have a place, and words.
 
 local text = require "ghm.show.text"
+local utf8 = require "ghm.utf8"
 
 local M = {}
 
@@ -8,7 +9,7 @@ local M = {}
 -- characters would end the line and begin a command; gnuplot reads a doubled quote as an escape
 -- only inside a string, not at its start, so a quote becomes an apostrophe.
 function M.quoted(s)
-    return "'" .. text.one_line(tostring(s)):gsub("'", "’") .. "'"
+    return "'" .. utf8.clean(text.one_line(tostring(s))):gsub("'", "’") .. "'"
 end
 
 -- Whether a number has a place on an axis.
