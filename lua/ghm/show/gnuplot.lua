@@ -187,13 +187,12 @@ end
 -- See the top of the file.
 function M.draw(path_base, figure, formats)
     local wanted = M.images(formats)
-    local name = text.one_line(path_base:match "[^/]*$")
     local blocks = {}
     local program, drawn = script(figure, blocks, wanted)
     posix.write_file(path_base .. ".tsv", table.concat(blocks, "\n\n\n") .. "\n")
     posix.write_file(path_base .. ".gp", program)
     if not drawn then
-        return nil, "no point of '" .. name .. "' can be drawn"
+        return nil, ("no point of '%s' can be drawn"):format(text.one_line(path_base:match "[^/]*$"))
     elseif #wanted == 0 then
         return {}
     end
@@ -201,11 +200,8 @@ function M.draw(path_base, figure, formats)
     for i, format in ipairs(wanted) do
         images[i] = path_base .. "." .. format
     end
-    local ok, reason = run(path_base, images)
-    if not ok then
-        return nil, reason
-    end
-    return images
+    local drawn_all, reason = run(path_base, images)
+    return drawn_all and images or nil, reason
 end
 
 return M
