@@ -46,7 +46,8 @@ ghm.experiment.main {
         local best, advice = study.nearest(rows, resamplings, verdict.value)
         return { rows = rows, columns = study.columns, shown = shown,
             listed = study.listed(rows, best), lines = study.answer(verdict, advice, best),
-            figures = ghm.mu_figures.draw(rows, whole, best, d, verdict.value, keys.beta),
+            figures = ghm.mu_figures.draw(rows, whole, best, d, q, verdict.value,
+                keys.beta),
             term = study.edges_table(whole, best),
             recommendations = #verdict.as_good > 0 and { verdict, advice } or { advice },
             warnings = ghm.bins_study.warnings(x.task, x.calls, best), mark = function(row)

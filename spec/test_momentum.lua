@@ -299,6 +299,33 @@ function TestMomentumStudy.test_one_step_is_told_that_it_tells_nothing()
     lu.assertEquals({ #found.verdicts, found.noise, run.rows[1].loss_low }, { 0 })
 end
 
+-- Six lines of twelve momenta, whichever of them is recommended; and the error of every one.
+function TestMomentumStudy.test_figures_show_the_recommended_momentum_of_many()
+    local momenta, counts = {}, {}
+    for k = 1, 12 do
+        momenta[k], counts[k] = (k - 1) / 12, { math.random(500, 900), math.random(20, 40) }
+    end
+    local run = study.run("classification", steps_of(counts), ghm.sweep.configurations(
+        { momentum = momenta, bins = 2, start = { "zero", "corrected" }, empty = { "keep" },
+        state = { "shared" } }, { "momentum", "start", "empty", "state", "bins" }))
+    local found = study.recommend(run, momenta)
+    for best = 2, #run.rows, 3 do
+        found.best = best
+        local figures = {}
+        for _, one in ipairs(ghm.momentum_figures.draw(run, found)) do
+            figures[one.name] = one.figure
+        end
+        local labels = {}
+        for k, one in ipairs(figures.stream.panels[1].series) do
+            labels[k] = one.label
+        end
+        lu.assertEquals(#labels, 6)
+        lu.assertTableContains(labels, ("momentum %g"):format(run.rows[found.best].momentum))
+        lu.assertTrue(#figures.noise.series[4].x >= 11, "momenta tried")
+        lu.assertEquals(figures.stream.panels[1].xstep, nil)
+    end
+end
+
 local TestSweepMomentum = {}
 _G.TestSweepMomentum = TestSweepMomentum
 

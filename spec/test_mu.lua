@@ -169,8 +169,8 @@ end
 
 function TestMuStudy.test_few_steps_are_told_that_they_have_no_interval()
     local row = { mu = 0.1, bins = 10, d_last = 0.2, last_share = 0.25 }
-    for n, said in pairs { [3] = "own uncertainty is not known; at mu = 0.1 the last",
-        [4] = "own uncertainty is mu = 0.067 to 0.27; at mu = 0.1 the last" } do
+    for n, said in pairs { [3] = "is not known; at mu = 0.1, the nearest tried, the last",
+        [4] = "is mu = 0.067 to 0.27; at mu = 0.1, the nearest tried, the last" } do
         local verdict = study.recommend(0.1, { 0.05, 0.1, 0.1, 0.2, steps = n }, 0.5)
         lu.assertStrContains(study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row)[2], said)
     end

@@ -104,6 +104,11 @@ local function one_plot(figure, blocks, commands, key, points, font)
     add("set xlabel %s noenhanced", words.quoted(figure.xlabel or ""))
     add("set ylabel %s noenhanced", words.quoted(figure.ylabel or ""))
     title_line(add, text.one_line(figure.title or ""), points, font)
+    local headroom = 0 -- for the labels of marks, which stand below the upper end
+    for _, mark in ipairs(figure.marks or {}) do
+        headroom = mark.x and mark.label and not figure.ylog and 0.08 or headroom
+    end
+    add("set offsets 0, 0, graph %g, 0", headroom)
     mark_lines(add, figure.marks)
     add("%s", key)
     if key == keys.below then

@@ -11,18 +11,13 @@ local M = {}
 
 local CURVES = 6 -- more step curves than this in one figure hide each other
 
--- At most CURVES of the bins; `best`, where it is not among them, takes the place of the nearest,
--- but not of the first or the last.
+-- At most CURVES of the bins, `best` among them.
 local function chosen(bins_list, best)
-    local picked, nearest = curves.some(bins_list, CURVES), nil
-    for k = 2, #picked - 1 do
-        nearest = nearest and math.abs(picked[nearest] - best) <= math.abs(picked[k] - best)
-            and nearest or k
+    local place
+    for k, bins in ipairs(bins_list) do
+        place = bins == best and k or place
     end
-    if nearest and best ~= picked[1] and best ~= picked[#picked] then
-        picked[nearest] = best
-    end
-    return picked
+    return curves.some(bins_list, CURVES, place)
 end
 
 -- Density of one stream in regions of 1/bins.
@@ -122,6 +117,8 @@ local panels = {
 local function metrics_figure(rows, momenta, best)
     local figure = { title = "What the number of regions changes", columns = 2, panels = {},
         width = 840, height = 1000 }
+    local bins_list = curves.distinct(rows, "bins")
+    local xstep = curves.whole_step(bins_list[1], bins_list[#bins_list])
     for _, panel in ipairs(panels) do
         local series = {}
         for _, momentum in ipairs(momenta) do
@@ -136,7 +133,7 @@ local function metrics_figure(rows, momenta, best)
             series[#series + 1] = one
         end
         if rows[1][panel.key] then
-            table.insert(figure.panels, { title = panel.title, xlabel = "bins M",
+            table.insert(figure.panels, { title = panel.title, xlabel = "bins M", xstep = xstep,
                 ylog = panel.ylog, yrange = panel.yrange,
                 marks = panel.choice and { { x = best, label = ("M = %d"):format(best) } } or nil,
                 key = #momenta > 1 and "below" or "none", series = series })

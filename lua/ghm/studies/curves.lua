@@ -19,13 +19,24 @@ function M.distinct(rows, key)
     return list
 end
 
--- At most `most` values of a list, evenly chosen, first and last among them.
-function M.some(list, most)
+-- At most `most` values of a list, evenly chosen, first and last among them. The one at `kept`,
+-- where it is not among them, takes the place of the nearest but for these two.
+function M.some(list, most, kept)
+    local places, nearest = axes.some_of(#list, most), nil
+    for k = 2, kept and kept > 1 and kept < #list and #places - 1 or 0 do
+        nearest = nearest and math.abs(places[nearest] - kept) <= math.abs(places[k] - kept)
+            and nearest or k
+    end
     local picked = {}
-    for k, place in ipairs(axes.some_of(#list, most)) do
-        picked[k] = list[place]
+    for k, place in ipairs(places) do
+        picked[k] = list[k == nearest and kept or place]
     end
     return picked
+end
+
+-- From tick to tick of an axis of whole numbers: few of them would get ticks between them.
+function M.whole_step(low, high)
+    return high - low < 10 and 1 or nil
 end
 
 -- The sides of n cells of width 1.

@@ -56,7 +56,7 @@ end
 -- How far the spread over regions lies from that of the step before, and of all.
 local function distances_figure(found)
     local before = { label = "to the step before", style = "linespoints", x = {}, y = {} }
-    local chance = { label = "the same by chance, 95 %", style = "lines", dash = true, colour = 7,
+    local chance = { label = "the same, by chance (95 %)", style = "lines", dash = true, colour = 7,
         x = {}, y = {} }
     local all = { label = "to all steps together", style = "linespoints", x = {}, y = {} }
     for _, row in ipairs(found.rows) do
@@ -67,7 +67,7 @@ local function distances_figure(found)
         end
     end
     return { title = "Distance between the densities of steps", xlabel = "dumped step, in order",
-        ylabel = "Jensen-Shannon distance", yrange = { 0, nil }, series = { all, before, chance } }
+        xstep = curves.whole_step(1, #all.x), ylabel = "Jensen-Shannon distance", yrange = { 0, nil }, series = { all, before, chance } }
 end
 
 local function classes_figure(found)

@@ -12,15 +12,23 @@ local M = {}
 local CURVES = 6 -- more curves than this in one figure hide each other
 local LETTERS = 8 -- of a sparkline
 
--- Positions of the rows that differ from the best one in this key alone, with it among them.
+-- Positions of the rows that differ from the best one in this key alone, with it among them; and
+-- its place there.
 local function varying(run, best, key)
-    local list = {}
+    local list, place = {}, nil
     for i, row in ipairs(run.rows) do
         local differing = study.differing(row, run.rows[best])
         local fits = #differing == 0 or #differing == 1 and differing[1] == key
-        list[#list + 1] = fits and #list < CURVES and i or nil
+        list[#list + 1] = fits and i or nil
+        place = i == best and #list or place
     end
-    return list
+    return list, place
+end
+
+-- Those of them that one figure holds.
+local function drawn(run, best, key)
+    local list, place = varying(run, best, key)
+    return curves.some(list, CURVES, place)
 end
 
 local function loss(result)
@@ -66,9 +74,10 @@ local function momentum_label(row)
 end
 
 local function stream_figure(run, best)
-    local rows, bins = varying(run, best, "momentum"), run.rows[best].bins
+    local rows, bins = drawn(run, best, "momentum"), run.rows[best].bins
+    local xstep = curves.whole_step(1, #run.steps)
     local function panel(title, value, also)
-        local one = { title = title, xlabel = "step of the stream", ordered = true,
+        local one = { title = title, xlabel = "step of the stream", xstep = xstep, ordered = true,
             series = streams(run, rows, momentum_label, value), key = "below" }
         for key, v in pairs(also or {}) do
             one[key] = v
@@ -79,7 +88,8 @@ local function stream_figure(run, best)
         panel("largest beta", study.largest_beta, { ylog = true }),
         panel("mean weight of a sample", mean_weight(bins), { ylog = true }),
         panel("loss", loss),
-        { title = "non-empty regions n", xlabel = "step of the stream", yrange = { 0 },
+        { title = "non-empty regions n", xlabel = "step of the stream", xstep = xstep,
+            yrange = { 0 },
             series = streams(run, { best }, momentum_label, non_empty) },
     } }
 end
@@ -121,7 +131,7 @@ end
 
 -- S of a late call for each momentum, against what that call counted.
 local function lag_figure(run, best)
-    local rows, bins = varying(run, best, "momentum"), run.rows[best].bins
+    local rows, bins = drawn(run, best, "momentum"), run.rows[best].bins
     local last = last_call(run.traces[best])
     local series, R, x = {}, {}, {}
     for _, i in ipairs(rows) do
@@ -145,7 +155,8 @@ end
 local function start_figure(run, best)
     local row = run.rows[best]
     return { title = ("Cold start: mean weight of a sample, momentum %g"):format(row.momentum),
-        xlabel = "step of the stream", ylabel = "mean beta", ylog = true,
+        xlabel = "step of the stream", xstep = curves.whole_step(1, #run.steps),
+        ylabel = "mean beta", ylog = true,
         series = streams(run, varying(run, best, "start"), function(one)
             return "start = " .. one.start
         end, mean_weight(row.bins)), marks = { { y = 1 } } }

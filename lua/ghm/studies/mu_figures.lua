@@ -34,7 +34,7 @@ local function density_figure(rows, whole, best)
     for k, mu in ipairs(mus) do
         z[k] = curves.exact_density(whole, g, 1 / REGIONS, mu)
     end
-    return { title = ("Density of g by mu (chosen: mu = %g)"):format(best.mu),
+    return { title = ("Density of g by mu (nearest to the answer: %.3g)"):format(best.mu),
         xlabel = "gradient norm g", ylabel = "mu", heat = { x = curves.edges(REGIONS),
             y = curves.sides(#mus), z = z, log = true, ynames = names_of(mus),
             label = "gradient density GD(g) / N" } }
@@ -93,7 +93,7 @@ local function losses_figure(rows, beta, value)
 end
 
 -- The share of the gradient that errors of each size give: the paper's contributions, over |d|.
-local function contribution_figure(whole, best, beta, d)
+local function contribution_figure(whole, best, beta, d, q)
     local knots, edges = {}, whole:edges()
     for k = -6 * PER_DECADE, 3 * PER_DECADE do
         knots[#knots + 1] = 10 ^ (k / PER_DECADE)
@@ -133,18 +133,18 @@ local function contribution_figure(whole, best, beta, d)
             end
         end
     end
-    return { title = "Share of the gradient by size of the error", xlabel = "|d|",
-        ylabel = "share, ten steps to a decade", xlog = true,
+    return { title = "Share of the gradient by size of the error", xlabel = "error |d|",
+        ylabel = "share in a tenth of a decade", xlog = true,
         xrange = { knots[first or 1], knots[last + 1] }, series = series,
-        marks = { { x = d, label = "quantile" } } }
+        marks = { { x = d, label = q == 0.5 and "median" or ("%g-quantile"):format(q) } } }
 end
 
--- rows, whole: of mu_study.rows; best: the row to show; d: the wanted quantile; value: the mu that
--- is recommended. Returns the list of { name, figure }.
-function M.draw(rows, whole, best, d, value, beta)
+-- rows, whole: of mu_study.rows; best: the row to show; d: the wanted quantile, q: which one it is;
+-- value: the mu that is recommended. Returns the list of { name, figure }.
+function M.draw(rows, whole, best, d, q, value, beta)
     local figures = {
         { name = "density", figure = density_figure(rows, whole, best) },
-        { name = "contribution", figure = contribution_figure(whole, best, beta, d) },
+        { name = "contribution", figure = contribution_figure(whole, best, beta, d, q) },
         { name = "losses", figure = losses_figure(rows, beta, value) },
     }
     if #curves.distinct(rows, "bins") > 1 and #curves.distinct(rows, "mu") > 1 then

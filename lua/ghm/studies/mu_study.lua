@@ -209,8 +209,8 @@ function M.answer(verdict, advice, best)
     return {
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
             verdict.as_good[1], verdict.as_good[2], MOST, LEAST),
-        ("%s; at mu = %.3g the last of %d regions begins at |d| = %.3g and holds %.0f %%; M = %d, "
-            .. "%s."):format(sure, best.mu, best.bins, best.d_last, 100 * best.last_share,
+        ("%s; at mu = %.3g, the nearest tried, the last of %d regions begins at |d| = %.3g and holds "
+            .. "%.0f %%; M = %d, %s."):format(sure, best.mu, best.bins, best.d_last, 100 * best.last_share,
             best.bins, bootstrap.words(advice)),
     }
 end
