@@ -7,24 +7,22 @@ package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.pa
 local ghm = require "ghm.runner.script"
 
 local shown = {
-    { key = "momentum", format = "%g" }, "start", "empty", { key = "loss", format = "%.4g" },
-    { key = "jitter", format = "%.3f" },
+    { key = "momentum", format = "%g" }, "start", "empty", { key = "error", format = "%.3f" },
+    { key = "loss", format = "%.4g" }, { key = "jitter", format = "%.3f" },
     { key = "beta_stream", title = "beta(t)", format = ghm.momentum_figures.sparkline },
     { key = "beta_largest", title = "largest", format = ghm.text.number },
     { key = "beta_spread", title = "spread", format = "%.3f" }, { key = "lag", format = "%.3f" },
     { key = "ahead", format = "%.3f" }, { key = "inflation", title = "cold", format = "%.3g" },
-    { key = "error", format = "%.3f" },
 }
 
 ghm.experiment.main {
     name = "sweep_momentum",
     question = "Which momentum should GHM use on this stream of steps, and what should the calls "
         .. "of a step share?",
-    epilog = "Columns: jitter of the loss between steps; beta(t) the largest beta of each step, "
-        .. "and the largest of all; spread of ln beta of a region over the stream; lag |ln S/R|; "
-        .. "ahead: ln of S over the next counts; cold: R/S at a region's first hit; levels: "
-        .. "largest mean beta of a step's calls over the smallest; error: of S, from noise and "
-        .. "drift.",
+    epilog = "Columns: error: of S, from noise and drift; levels: largest mean beta of a step's "
+        .. "calls over the smallest; jitter of the loss between steps; beta(t) the largest beta of "
+        .. "each step, and the largest of all; spread of ln beta of a region over the stream; lag "
+        .. "|ln S/R|; ahead: ln of S over the next counts; cold: R/S at a region's first hit.",
     axes = { "momentum", "start", "empty", "state" },
     keys = ghm.keys { "momentum", "start", "empty", "state", "bins", "loss_weight", "mu",
         "beta_max", "divide", "labels", single = true, momentum = "0,0.5,0.75,0.9,0.95,0.99",
@@ -44,7 +42,7 @@ ghm.experiment.main {
         local found = study.recommend(run, keys.momentum)
         if #steps[1] > 1 then
             table.insert(shown, 4, "state")
-            table.insert(shown, #shown, { key = "levels", format = "%.3g" })
+            table.insert(shown, 6, { key = "levels", format = "%.3g" })
         end
         return { rows = run.rows, columns = study.columns, shown = shown,
             listed = study.listed(run, found.best), lines = study.answer(run, found),

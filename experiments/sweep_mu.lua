@@ -11,10 +11,10 @@ local shown = {
     { key = "d_last", title = "last from", format = "%.3g" },
     { key = "last_share", title = "last", format = "%.3f" },
     { key = "loss", format = "%.4f" }, { key = "asl1", title = "ASL1", format = "%.4f" },
-    { key = "smooth_l1", title = "smooth L1", format = "%.4f" }, { key = "n", format = "%.1f" },
+    { key = "n", format = "%.1f" }, { key = "beta_error", title = "beta error", format = "%.3f" },
     { key = "beta_largest", title = "max beta", format = ghm.text.number },
-    { key = "beta_error", title = "beta error", format = "%.3f" },
     { key = "cosine", format = "%.4f" }, { key = "entropy", format = "%.3f" },
+    { key = "smooth_l1", title = "smooth L1", format = "%.4f" }, -- the same for each mu
 }
 
 ghm.experiment.main {
