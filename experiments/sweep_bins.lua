@@ -7,7 +7,7 @@ package.path = root .. "/lua/?.lua;" .. root .. "/lua/?/init.lua;" .. package.pa
 local ghm = require "ghm.runner.script"
 
 local shown = {
-    { key = "bins" }, { key = "loss", format = "%.4f" }, { key = "n", format = "%.1f" },
+    { key = "bins" }, { key = "loss", format = ghm.text.loss }, { key = "n", format = "%.1f" },
     { key = "empty_share", title = "empty", format = "%.2f" },
     { key = "beta_largest", title = "max beta", format = ghm.text.number },
     { key = "beta_error", title = "beta error", format = "%.3f" },
@@ -37,7 +37,7 @@ ghm.experiment.main {
         local rows, resamplings = study.rows(x.task, x.calls, x.configurations, x.args.keys.eps,
             x.progress)
         local best, advice = study.recommend(rows, resamplings)
-        local figures, term = ghm.bins_figures.draw(x, rows, best.bins, x.args.keys.eps)
+        local figures, term = ghm.bins_figures.draw(x, rows, best, x.args.keys.eps)
         if #x.args.keys.momentum > 1 then
             table.insert(shown, 2, { key = "momentum", format = "%g" })
         end

@@ -10,11 +10,12 @@ local shown = {
     { key = "mu", format = "%.3g" }, { key = "g_quantile", title = "g of |d|", format = "%.3f" },
     { key = "d_last", title = "last from", format = "%.3g" },
     { key = "last_share", title = "last", format = "%.3f" },
-    { key = "loss", format = "%.4f" }, { key = "asl1", title = "ASL1", format = "%.4f" },
+    { key = "loss", format = ghm.text.loss },
+    { key = "asl1", title = "ASL1", format = ghm.text.loss },
     { key = "n", format = "%.1f" }, { key = "beta_error", title = "beta error", format = "%.3f" },
     { key = "beta_largest", title = "max beta", format = ghm.text.number },
     { key = "cosine", format = "%.4f" }, { key = "entropy", format = "%.3f" },
-    { key = "smooth_l1", title = "smooth L1", format = "%.4f" }, -- the same for each mu
+    { key = "smooth_l1", title = "smooth L1", format = ghm.text.loss }, -- the same for each mu
 }
 
 ghm.experiment.main {
@@ -46,8 +47,8 @@ ghm.experiment.main {
         local best, advice = study.nearest(rows, resamplings, verdict.value)
         return { rows = rows, columns = study.columns, shown = shown,
             listed = study.listed(rows, best), lines = study.answer(verdict, advice, best),
-            figures = ghm.mu_figures.draw(rows, whole, best, d, q, verdict.value,
-                keys.beta),
+            figures = ghm.mu_figures.draw(x.calls, keys, rows, whole, best, d, q,
+                verdict.value),
             term = study.edges_table(whole, best),
             recommendations = #verdict.as_good > 0 and { verdict, advice } or { advice },
             warnings = ghm.bins_study.warnings(x.task, x.calls, best), mark = function(row)

@@ -222,6 +222,25 @@ function TestCompareLosses:test_logits_and_boxes_come_with_one_command()
     end
 end
 
+-- What two scripts draw and tell of the same gradient is the same, call by call.
+function TestCompareLosses:test_sweep_bins_draws_the_shares_that_are_told_here()
+    for loss, names in pairs { ghmc = { "BCE", "GHM-C, M = 10" },
+        ghmr = { "smooth L1, beta 0.11", "ASL1, mu 0.02", "GHM-R, M = 10" } } do
+        local told = {}
+        for _, row in ipairs((self:rows("bins=10 --loss " .. loss))) do
+            told[row.loss] = row
+        end
+        self.place:fine("sweep_bins", "bins=10 --plot svg --loss " .. loss)
+        local drawn = self.place:read "runs/latest/plots/contribution.tsv"
+        for _, name in ipairs(names) do
+            local lines = drawn:match("# " .. name:gsub("%p", "%%%0") .. "\n([^#]+)")
+            local easy, outlier = lines:match "^0\t(%S+)", lines:match "\n1\t(%S+)"
+            close(tonumber(easy), told[name].easy_share, { rel = 1e-6 }, "easy, %s", name)
+            close(tonumber(outlier), told[name].outlier_share, { rel = 1e-6 }, "outliers, %s", name)
+        end
+    end
+end
+
 function TestCompareLosses:test_every_loss_asked_for_has_a_row()
     local rows = self:rows "synth:detector,rows=60 bins=5,7 momentum=0,0.5 alpha=0.3,0.5 gamma=1"
     lu.assertEquals(#rows, 1 + 2 + 4 + 1 + 2 + 4 + 1)

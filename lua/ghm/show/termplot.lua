@@ -112,6 +112,11 @@ local function x_names(names, width, margin, signs)
     return (" "):rep(margin) .. signs.corner .. floor, line
 end
 
+-- An end of a heat map's values.
+local function short(x)
+    return axes.tick_label(tonumber(("%.2g"):format(x)))
+end
+
 -- Bars over regions.
 --   edges     n + 1 rising numbers; values: n numbers, anything that is no finite number (or, on
 --             a log axis, not above zero) being an empty region, shown as a dot on the floor
@@ -221,8 +226,8 @@ function M.heat(plot)
     end
     lines[#lines + 1], lines[#lines + 2] = (plot.xnames and x_names or x_axis)(
         plot.xnames or plot.x, width, margin, signs)
-    local foot = ("'%s' %s  to  %s %s%s%s"):format(signs.shades[1], axes.tick_label(low),
-        signs.shades[5], axes.tick_label(high), plot.label and "  " .. plot.label or "",
+    local foot = ("'%s' %s  to  %s %s%s%s"):format(signs.shades[1], short(low),
+        signs.shades[5], short(high), plot.label and "  " .. plot.label or "",
         empty and "   " .. signs.empty .. " empty region" or "")
     lines[#lines + 1] = ((" "):rep(margin + 1) .. text.pad(text.one_line(plot.xlabel or ""),
         width - text.width(foot) - 1) .. " " .. foot)

@@ -1,7 +1,7 @@
 -- Text for people: aligned tables, short numbers, widths of Unicode strings, wrapped paragraphs.
 --
 --   text.table(rows, columns, opts) -> string (lines, each ended with \n)
---   text.number(12400000) "12.4 M"   text.count(1, "call") "1 call"
+--   text.number(12400000) "12.4 M"   text.count(1, "call") "1 call"   text.loss(7e-13) "7e-13"
 --   text.percent(0.125) "12.5 %"   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
 --   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
 
@@ -157,6 +157,11 @@ end
 -- A count in three digits: 999, 1.24 k, 12.4 M, 3.10 G. Fractions below 1000: four digits.
 function M.number(x)
     return scaled(x, { "k", "M", "G", "T", "P" }, 1000, plain)
+end
+
+-- A loss in four decimals; where these say next to nothing, in two digits: 1.3836, 7e-13.
+function M.loss(x)
+    return (x ~= 0 and math.abs(x) < 9.5e-4 and "%.2g" or "%.4f"):format(x)
 end
 
 -- A count with its noun, "1 sample", "12.4 M samples"; in full where it is to be exact.

@@ -45,61 +45,65 @@ function M.density_figure(x, whole, best, eps, mu)
     return figure
 end
 
--- The plain losses that GHM is held against.
-local function plain_losses(task, mu)
-    local plain, usual = {}, losses.defaults
-    for _, loss in ipairs(losses_study.list(task, { bins = {}, alpha = -1, gamma = usual.gamma,
-        mu = mu, beta = usual.beta })) do
-        plain[#plain + 1] = loss.made and loss or nil
+-- The losses that are drawn: plain ones, GHM with a row's settings, and with the exact density.
+local function losses_beside(x, row, eps)
+    local keys, usual = {}, losses.defaults
+    for _, source in ipairs { x.args.keys, row, { alpha = -1, gamma = usual.gamma,
+        beta = usual.beta, mu = x.args.keys.mu, eps = eps } } do
+        for key, value in pairs(source) do
+            keys[key] = value
+        end
     end
-    return plain
+    return losses_study.list(x.task, keys)
 end
 
--- The paper's Figure 3: reformulated gradient norm, beta * g, of one stream.
-local function reformulated_figure(x, whole, bins, eps, mu)
+-- What each region of 1/bins contributes to a loss's gradient over the stream.
+local function by_region(x, loss, bins)
+    return harmonise.list(sketches.fold(losses_study.contributions(x.calls, loss),
+        x.calls[1].sketch:cut(bins, loss.mu), bins, "double"), bins)
+end
+
+-- The paper's Figure 3: reformulated gradient norm, beta * g. A region's beta over the stream is
+-- what it contributes with that of every call over what it would with 1.
+local function reformulated_figure(x, list, whole, bins, eps, mu)
     local g, series = curves.grid(300), {}
-    for _, loss in ipairs(plain_losses(x.task, mu)) do
-        series[#series + 1] = { label = loss.label, x = g, y = curves.plain(loss, g) }
+    for _, loss in ipairs(list) do
+        local one = { label = loss.label, x = g, style = loss.eps and "reference" or nil }
+        if loss.made then
+            one.y = curves.plain(loss, g)
+        elseif loss.eps then
+            local exact = curves.exact_density(whole, g, eps, mu)
+            one.y = curves.harmonised(g, function(i) return exact[i] end)
+        else
+            local weighted = by_region(x, loss, bins)
+            local base = by_region(x, { task = loss.task, value = loss.value, norm = loss.norm,
+                a = loss.a, mu = loss.mu }, bins)
+            one.y = curves.harmonised(g, function(i)
+                local j = math.min(math.floor(g[i] * bins) + 1, bins)
+                return weighted[j] > 0 and base[j] / weighted[j] or 0
+            end)
+        end
+        series[#series + 1] = one
     end
-    local density = region_density(x.calls, bins, mu)
-    local exact = curves.exact_density(whole, g, eps, mu)
-    local ours = curves.harmonised(g, function(i)
-        return density[math.min(math.floor(g[i] * bins) + 1, bins)]
-    end)
-    local ideal = curves.harmonised(g, function(i) return exact[i] end)
-    local ghm = x.task == "regression" and "GHM-R" or "GHM-C"
-    series[#series + 1] = { label = ("%s, M = %d"):format(ghm, bins), x = g, y = ours }
-    series[#series + 1] = { label = ghm .. ", exact density", x = g, y = ideal,
-        style = "reference" }
     return { title = "Reformulated gradient norm", xlabel = "gradient norm g",
         ylabel = "reformulated gradient norm, beta g", ylog = true, xrange = { 0, 1 },
         yrange = { 1e-4, nil }, series = series }
 end
 
 -- The share of the whole gradient that each region contributes.
-local function contribution_figure(task, whole, bins, mu)
-    local series, cut = {}, whole:cut(bins, mu)
-    local function add(label, values)
-        local total, y = 0, {}
-        for j = 1, bins do
-            total = total + values[j]
+local function contribution_figure(x, list, bins)
+    local series = {}
+    for _, loss in ipairs(list) do
+        local y, total = not loss.eps and by_region(x, loss, bins) or {}, 0
+        for _, value in ipairs(y) do
+            total = total + value
         end
-        for j = 1, bins do
-            y[j] = values[j] / total
+        for j, value in ipairs(y) do
+            y[j] = value / total
         end
-        series[#series + 1] = { label = label, style = "steps", x = curves.edges(bins), y = y }
+        series[#series + 1] = not loss.eps and { label = loss.label, style = "steps",
+            x = curves.edges(bins), y = y } or nil
     end
-    for _, loss in ipairs(plain_losses(task, mu)) do
-        add(loss.label, harmonise.list(sketches.fold(whole:sums(loss.norm, loss.a, loss.b), cut,
-            bins, "double"), bins))
-    end
-    local norms = sketches.fold(whole:sums("norm", mu), cut, bins, "double")
-    local call = harmonise.new(task, { bins = bins, mu = mu }):step(whole)
-    local weighted = {}
-    for j = 1, bins do
-        weighted[j] = call.beta[j - 1] * norms[j - 1]
-    end
-    add(("%s, M = %d"):format(task == "regression" and "GHM-R" or "GHM-C", bins), weighted)
     return { title = "Contribution to the gradient by region", xlabel = "gradient norm g",
         ylabel = "share of the gradient", ylog = true, xrange = { 0, 1 }, series = series }
 end
@@ -148,17 +152,18 @@ function M.terminal(calls, whole, bins, mu, eps)
     return curves.terminal(region_density(calls, bins, mu), bins, whole, eps, mu)
 end
 
--- x: as a study gets it; rows: of bins_study; best: the recommended bins; eps: window or nil for
--- 1/best. Returns the list of { name, figure }, and the terminal's plot.
-function M.draw(x, rows, best, eps)
-    local mu, window = x.args.keys.mu, eps or 1 / best
+-- x: as a study gets it; rows: of bins_study; row: the recommended one; eps: window or nil for that
+-- of its regions. Returns the list of { name, figure }, and the terminal's plot.
+function M.draw(x, rows, row, eps)
+    local best, mu = row.bins, x.args.keys.mu
+    local window = eps or 1 / best
     local whole = not sweep.is_soft(x.calls) and sweep.merged(x.calls) or nil
     local figures = { { name = "density", figure = M.density_figure(x, whole, best, window, mu) } }
     if whole then
+        local list = losses_beside(x, row, window)
         figures[2] = { name = "reformulated",
-            figure = reformulated_figure(x, whole, best, window, mu) }
-        figures[3] = { name = "contribution",
-            figure = contribution_figure(x.task, whole, best, mu) }
+            figure = reformulated_figure(x, list, whole, best, window, mu) }
+        figures[3] = { name = "contribution", figure = contribution_figure(x, list, best) }
     end
     if #curves.distinct(x.configurations, "bins") > 1 then -- a curve of one point shows nothing
         figures[#figures + 1] = { name = "metrics",

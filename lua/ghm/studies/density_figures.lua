@@ -67,7 +67,8 @@ local function distances_figure(found)
         end
     end
     return { title = "Distance between the densities of steps", xlabel = "dumped step, in order",
-        xstep = curves.whole_step(1, #all.x), ylabel = "Jensen-Shannon distance", yrange = { 0, nil }, series = { all, before, chance } }
+        xstep = curves.whole_step(1, #all.x), ylabel = "Jensen-Shannon distance",
+        yrange = { 0, nil }, series = { all, before, chance } }
 end
 
 local function classes_figure(found)

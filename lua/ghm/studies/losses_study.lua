@@ -203,6 +203,21 @@ end
 
 -- -- a stream ------------------------------------------------------------------------------------
 
+-- What every interval contributes to the gradient of all calls, each over its tot, as in the loss.
+function M.contributions(calls, loss)
+    local state, n = loss.config and harmonise.new(loss.task, loss.config),
+        calls[1].sketch:intervals()
+    local sum = ffi.new("double[?]", n)
+    for _, call in ipairs(calls) do
+        local _, norms = ask(loss, call.sketch, state)
+        local values, tot = norms("both", 1), call.sketch:tot()
+        for i = 0, n - 1 do
+            sum[i] = sum[i] + values[i] / tot
+        end
+    end
+    return sum
+end
+
 local kinds = { value = "mean", effective = "mean", positive_share = "mean" }
 local keys = { "loss", "bins", "momentum", "alpha", "gamma", "beta", "mu", "eps", "value",
     "effective", "positive_share" }

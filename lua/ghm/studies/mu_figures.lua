@@ -2,8 +2,8 @@
 
 local batches = require "ghm.batch"
 local curves = require "ghm.studies.curves"
+local losses_study = require "ghm.studies.losses_study"
 local sketches = require "ghm.sketches"
-local study = require "ghm.studies.mu_study"
 
 local M = {}
 
@@ -93,14 +93,13 @@ local function losses_figure(rows, beta, value)
 end
 
 -- The share of the gradient that errors of each size give: the paper's contributions, over |d|.
-local function contribution_figure(whole, best, beta, d, q)
+local function contribution_figure(calls, whole, best, keys, d, q)
     local knots, edges = {}, whole:edges()
     for k = -6 * PER_DECADE, 3 * PER_DECADE do
         knots[#knots + 1] = 10 ^ (k / PER_DECADE)
     end
-    local n, weights = whole:intervals(), study.interval_weights(whole, best)
-    local asl1, smooth = whole:sums("norm", best.mu), whole:sums("smooth_l1_norm", beta)
-    local function shares(label, value)
+    local n = whole:intervals()
+    local function shares(label, values)
         local y, total, k = {}, 0, 1
         for c = 1, #knots - 1 do
             y[c] = 0
@@ -110,20 +109,23 @@ local function contribution_figure(whole, best, beta, d, q)
             while k < #knots - 1 and low >= knots[k + 1] * (1 - 1e-6) do
                 k = k + 1
             end
-            y[k], total = y[k] + value(i), total + value(i)
+            y[k], total = y[k] + tonumber(values[i]), total + tonumber(values[i])
         end
         for c = 1, #y do
             y[c] = y[c] / total
         end
         return { label = label, style = "steps", x = knots, y = y }
     end
-    local counts = whole:counts()
-    local series = {
-        shares("samples", function(i) return tonumber(counts[i]) end),
-        shares(("smooth L1, beta = %.3g"):format(beta), function(i) return smooth[i] end),
-        shares(("ASL1, mu = %.3g"):format(best.mu), function(i) return asl1[i] end),
-        shares(("GHM-R, M = %d"):format(best.bins), function(i) return asl1[i] * weights[i] end),
-    }
+    local series, own = { shares("samples", whole:counts()) }, {}
+    for _, source in ipairs { keys, best } do
+        for key, value in pairs(source) do
+            own[key] = value
+        end
+    end
+    for _, loss in ipairs(losses_study.list("regression", own)) do
+        series[#series + 1] = not loss.eps
+            and shares(loss.label, losses_study.contributions(calls, loss)) or nil
+    end
     series[1].dash = true
     local first, last = nil, 1
     for _, one in ipairs(series) do
@@ -139,13 +141,14 @@ local function contribution_figure(whole, best, beta, d, q)
         marks = { { x = d, label = q == 0.5 and "median" or ("%g-quantile"):format(q) } } }
 end
 
--- rows, whole: of mu_study.rows; best: the row to show; d: the wanted quantile, q: which one it is;
--- value: the mu that is recommended. Returns the list of { name, figure }.
-function M.draw(rows, whole, best, d, q, value, beta)
+-- calls, keys: as a study gets them; rows, whole: of mu_study.rows; best: the row to show; d: the
+-- wanted quantile, q: which one it is; value: the mu that is recommended. Returns the list of
+-- { name, figure }.
+function M.draw(calls, keys, rows, whole, best, d, q, value)
     local figures = {
         { name = "density", figure = density_figure(rows, whole, best) },
-        { name = "contribution", figure = contribution_figure(whole, best, beta, d, q) },
-        { name = "losses", figure = losses_figure(rows, beta, value) },
+        { name = "contribution", figure = contribution_figure(calls, whole, best, keys, d, q) },
+        { name = "losses", figure = losses_figure(rows, keys.beta, value) },
     }
     if #curves.distinct(rows, "bins") > 1 and #curves.distinct(rows, "mu") > 1 then
         figures[4] = { name = "bins_mu", figure = grid_figure(rows, best) }

@@ -117,28 +117,28 @@ function M.region_edges(sketch, bins, mu)
     return list
 end
 
--- beta of every interval of all calls together, by the regions of a row.
-function M.interval_weights(whole, row)
-    local call = harmonise.new("regression", { bins = row.bins, mu = row.mu }):step(whole)
-    return sketches.spread(call.beta, whole:cut(row.bins, row.mu), row.bins, whole:intervals())
-end
-
 -- The rows of every (mu, bins) and their resamplings: those of the study of bins, with g of the
 -- wanted quantile d, where the last region begins and what lies in it, and mean losses.
 function M.rows(calls, configurations, d, keys, progress)
     local rows, resamplings = bins_study.rows("regression", calls, configurations, keys.eps,
         progress)
     local whole = sweep.merged(calls)
-    local function mean(values)
-        return sketches.total(values, whole:intervals()) / whole:facts().valid
+    local function mean(name, a) -- over the calls, as the loss of GHM-R is
+        local sum = 0
+        for _, call in ipairs(calls) do
+            local all = sketches.total(call.sketch:sums(name, a), call.sketch:intervals())
+            sum = sum + all / math.max(call.facts.valid, 1)
+        end
+        return sum / #calls
     end
+    local smooth_l1, asl1 = mean("smooth_l1", keys.beta), {}
     for _, row in ipairs(rows) do
         local R = whole:regions(row.bins, row.mu)
         row.g_quantile = d / math.sqrt(d * d + row.mu * row.mu)
         row.last_share = tonumber(R[row.bins - 1]) / whole:facts().valid
         row.d_last = row.bins > 1 and M.region_edges(whole, row.bins, row.mu)[row.bins - 1] or 0
-        row.asl1 = mean(whole:sums("asl1", row.mu))
-        row.smooth_l1 = mean(whole:sums("smooth_l1", keys.beta))
+        asl1[row.mu] = asl1[row.mu] or mean("asl1", row.mu)
+        row.asl1, row.smooth_l1 = asl1[row.mu], smooth_l1
     end
     return rows, resamplings, whole
 end
@@ -209,9 +209,9 @@ function M.answer(verdict, advice, best)
     return {
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
             verdict.as_good[1], verdict.as_good[2], MOST, LEAST),
-        ("%s; at mu = %.3g, the nearest tried, the last of %d regions begins at |d| = %.3g and holds "
-            .. "%.0f %%; M = %d, %s."):format(sure, best.mu, best.bins, best.d_last, 100 * best.last_share,
-            best.bins, bootstrap.words(advice)),
+        ("%s; at mu = %.3g, the nearest tried, the last of %d regions begins at |d| = %.3g and "
+            .. "holds %.0f %%; M = %d, %s."):format(sure, best.mu, best.bins, best.d_last,
+            100 * best.last_share, best.bins, bootstrap.words(advice)),
     }
 end
 
