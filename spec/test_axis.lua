@@ -135,6 +135,21 @@ function TestText.test_durations_choose_their_unit()
     end
 end
 
+function TestText.test_a_cut_word_keeps_its_tail_where_that_tells_it_apart()
+    for _, case in ipairs { { 18, nil, "density_error_mean" }, { 10, nil, "density_e…" },
+        { 10, 4, "densi…mean" }, { 17, 5, "density_err…_mean" } } do
+        lu.assertEquals(text.fit("density_error_mean", case[1], case[2]), case[3])
+    end
+    lu.assertEquals(text.fit("日本日本", 5, 2), "日…本")
+end
+
+function TestText.test_losses_keep_what_four_decimals_say()
+    for _, case in ipairs { { 1.38361, "1.3836" }, { 0.00766, "0.0077" }, { 7.1e-13, "7.1e-13" },
+        { 0, "0.0000" }, { 0 / 0, "nan" } } do
+        lu.assertEquals(text.loss(case[1]):gsub("^-nan", "nan"), case[2])
+    end
+end
+
 function TestText.test_table_lines_up_whatever_the_letters()
     local shown = text.table({ { name = "désirée β", loss = 0.5 }, { name = "日本", loss = 0 / 0 } },
         { { key = "name" }, { key = "loss", format = "%.3f" } })

@@ -80,6 +80,14 @@ function TestCompare:test_only_what_differs_is_told_unless_all_is_wanted()
     lu.assertStrContains(all, "\nbins ")
 end
 
+-- Other bins are other cells, over which sums round otherwise.
+function TestCompare:test_of_three_runs_what_rounding_makes_is_no_difference()
+    self:runs("", "--loss ghmc", "momentum=0.75")
+    self.place:fine("sweep_bins", (words:gsub("bins=5,10", "bins=5,10,20")) .. "-o b")
+    local line = self.place:fine("compare", "a/latest b/latest c/latest"):match "\nloss_sd[^\n]*"
+    lu.assertStrMatches(line, "\nloss_sd +%S+ +%S+ +%S+ += +%+%S+ %% .*")
+end
+
 function TestCompare:test_intervals_are_held_against_each_other_and_are_no_results()
     self:runs("", "loss_weight=1.01", "loss_weight=100")
     local out = self.place:fine("compare", "--all a/latest b/latest c/latest")

@@ -354,13 +354,15 @@ function TestDensity:test_a_sketch_file_is_told_to_say_nothing_of_classes()
     end
 end
 
-function TestDensity:test_splits_are_chosen_and_long_streams_are_thinned()
+function TestDensity:test_splits_are_chosen_and_long_tables_are_thinned()
     local words = "synth:drift,rows=20,cols=3,steps=60 bins=5 --plot none --csv rows.csv "
     local out = self.place:fine("density", words)
     local _, listed = out:gsub("\nstep %d", "")
     local rows = csv.read(self.place.folder.path .. "/rows.csv")
     lu.assertEquals({ listed, #rows }, { 24, 1 + 2 + 3 + 60 })
     lu.assertStrContains(out, "\n30 of 66 rows are listed, results.csv has all.\n")
+    out = self.place:fine("density", "synth:drift,rows=20,cols=30,steps=2 bins=5 --plot none")
+    lu.assertEquals(select(2, out:gsub("\nclass %d", "")), 24)
     self.place:fine("density", words .. "--by none")
     lu.assertEquals(#csv.read(self.place.folder.path .. "/rows.csv"), 61)
     self.place:fine("density", words .. "--by class --loss ghmr mu=0.1 --exact")

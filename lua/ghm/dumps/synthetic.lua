@@ -16,6 +16,7 @@ local number = require "ghm.number"
 local C = clib.C
 local M = {}
 
+local presets = { "detector", "converged", "fresh", "uniform", "drift" }
 local known = { "rows", "cols", "steps", "seed", "drift", "hard_share", "hard_mean", "hard_sd",
     "positive_share", "positive_mean", "positive_sd", "outlier_share", "outlier_mean",
     "outlier_sd", "easy_mean", "easy_sd", "ignored_share", "uniform", "laplace_scale",
@@ -55,6 +56,9 @@ end
 
 local function mixture_at(word, name, drift, overrides)
     local mixture = ffi.new "ghm_mixture"
+    if not nearest.is_one_of(name, presets) then
+        fault.raise("usage", "%s: no preset '%s'%s", word, name, nearest.hint(name, presets))
+    end
     clib.check(C.ghm_mixture_preset(name == "drift" and "fresh" or name, drift, mixture), word)
     for key, value in pairs(overrides) do
         mixture[key] = value

@@ -9,12 +9,15 @@ local function percent(x)
     return x == 0 and "=" or x and ("%+.3g %%"):format(100 * x) or ""
 end
 
-local function row_of(column, n_runs)
+-- all: with changes by no more than this share, which rounding makes.
+local function row_of(column, n_runs, rounding, all)
     local row = { column = column.column, largest = percent(column.largest),
         at = column.largest ~= 0 and column.at or nil,
         apart = column.held > 0 and ("%d of %d"):format(column.apart, column.held) or "" }
     for k = 1, n_runs do
-        row["mean" .. k], row["change" .. k] = column.mean[k], percent(column.change[k])
+        local change = column.change[k]
+        local rounded = not all and change and math.abs(change) <= rounding
+        row["mean" .. k], row["change" .. k] = column.mean[k], percent(rounded and 0 or change)
     end
     return row
 end
@@ -28,14 +31,15 @@ local function rows_of(found)
             rounded[#rounded + 1] = column.column
         end
         if not column.differs or not column.rounded or found.all then
-            held, rows[#rows + 1] = held or column.held > 0, row_of(column, #found.runs)
+            held, rows[#rows + 1] = held or column.held > 0, row_of(column,
+                #found.runs, found.rounding, found.all)
         end
     end
     return rows, held, rounded
 end
 
 local function shown_of(found, held)
-    local n, shown = #found.runs, { "column" }
+    local n, shown = #found.runs, { { key = "column", tail = 6 } } -- _max or _mean
     for k = 1, n do
         shown[#shown + 1] = { key = "mean" .. k, title = found.runs[k].letter, format = "%.6g" }
     end

@@ -49,19 +49,22 @@ function M.width(s)
     return total
 end
 
--- Cuts to `width` columns, the last of them an ellipsis when something is lost.
-function M.fit(s, width)
-    if M.width(s) <= width then
+-- Cuts to `width` columns, with an ellipsis where something is lost: at the end, or before the
+-- last `tail` columns.
+function M.fit(s, width, tail)
+    local whole = M.width(s)
+    if whole <= width then
         return s
     end
-    local total, last = 0, 0
-    each_character(s, function(_, stop, columns)
+    local total, last, from = 0, 0, #s + 1
+    each_character(s, function(start, stop, columns)
+        from = total >= whole - (tail or 0) and math.min(from, start) or from
         total = total + columns
-        if total <= width - 1 then
+        if total <= width - 1 - (tail or 0) then
             last = stop
         end
     end)
-    return s:sub(1, last) .. "…"
+    return s:sub(1, last) .. "…" .. s:sub(from)
 end
 
 -- Fills with blanks to `width` columns; align is "left" (default), "right" or "center".
@@ -268,7 +271,7 @@ local function laid_out(rows, columns)
     local list = {}
     for c, given in ipairs(columns) do
         given = type(given) == "string" and { key = given } or given
-        local column = { title = given.title or given.key, cells = {} }
+        local column = { title = given.title or given.key, tail = given.tail, cells = {} }
         column.width = M.width(column.title)
         local numeric = #rows > 0
         for r, row in ipairs(rows) do
@@ -308,8 +311,9 @@ end
 
 -- An aligned table with a title line and a rule under it.
 --   rows     list of tables
---   columns  list of { key, title = key, format = "%.4f" | function(value, row), align }, or of
---            keys; numbers stand right and words left unless align says otherwise
+--   columns  list of { key, title = key, format = "%.4f" | function(value, row), align, tail }, or
+--            of keys; numbers stand right and words left unless align says otherwise; tail: how
+--            many columns at the end of a word stay when it is cut
 --   opts     width: widest line (the screen's): the widest column of words is cut with an ellipsis;
 --            spare: before that, what a terminal has no room for at the right is left out, but
 --            for the first half of the columns;
@@ -328,7 +332,8 @@ function M.table(rows, columns, opts)
     local function add(sign, value_of)
         local parts = {}
         for c, column in ipairs(list) do
-            parts[c] = M.pad(M.fit(value_of(column), column.width), column.width, column.align)
+            parts[c] = M.pad(M.fit(value_of(column), column.width, column.tail), column.width,
+                column.align)
         end
         local lead = margin > 0 and M.pad(sign, margin) or ""
         lines[#lines + 1] = ((lead .. table.concat(parts, "  ")):gsub(" +$", ""))

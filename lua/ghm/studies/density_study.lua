@@ -180,17 +180,28 @@ local function short_name(name)
     return digits and ("%d"):format(digits) or name
 end
 
-local LISTED = 24 -- steps of a long stream that a table for people shows, evenly chosen
+-- Rows that a table for people shows: of a long stream so many steps, evenly chosen, and of many
+-- classes those that lie farthest from all.
+local LISTED = 24
 
 local function listed(rows, n_steps)
-    local list, first = {}, #rows - n_steps
+    local list, first, left_out = {}, #rows - n_steps, {}
+    local classes = {}
+    for _, row in ipairs(rows) do
+        classes[#classes + 1] = row.kind == "class" and row or nil
+    end
+    table.sort(classes, function(a, b)
+        return (a.distance or 0) > (b.distance or 0)
+    end)
+    for k = LISTED + 1, #classes do
+        left_out[classes[k]] = true
+    end
     for i, row in ipairs(rows) do
         local k = i - first -- a step is shown where the number of those shown moves on
-        if row.kind ~= "step" or n_steps <= LISTED or k == 1
+        local step = row.kind ~= "step" or n_steps <= LISTED or k == 1
             or math.floor((k - 1) * (LISTED - 1) / (n_steps - 1))
-            > math.floor((k - 2) * (LISTED - 1) / (n_steps - 1)) then
-            list[#list + 1] = row
-        end
+            > math.floor((k - 2) * (LISTED - 1) / (n_steps - 1))
+        list[#list + 1] = step and not left_out[row] and row or nil
     end
     return list
 end
