@@ -4,10 +4,8 @@
 local bins_study = require "ghm.studies.bins_study"
 local bootstrap = require "ghm.studies.bootstrap"
 local ffi = require "ffi"
-local harmonise = require "ghm.harmonise"
 local json = require "ghm.json"
 local number = require "ghm.number"
-local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
 local text = require "ghm.show.text"
 
