@@ -84,8 +84,8 @@ commit := $(shell git --git-dir=.git describe --always --dirty --exclude='*' 2>/
 info = commit $(or $(commit),unknown), $(CC) " __VERSION__ ", $(strip $(codegen) $(sanitize) $(CFLAGS)), \
        $(if $(with_cuda),CUDA for $(NVCC_ARCH),no CUDA)
 
-.PHONY: all lib deps demo repl test test-cuda emulated cuda-info fuzz lint format bench-peers \
-        install uninstall clean help FORCE
+.PHONY: all lib deps demo repl test test-cuda emulated cuda-info fuzz lint format figures \
+        bench-peers install uninstall clean help FORCE
 
 ## lib: build build/libghm.so (the default)
 all lib: $(library)
@@ -149,6 +149,16 @@ bench-peers:
 	@$(DEPS) peers
 	python3 -m venv $(build)/peers
 	$(build)/peers/bin/pip install --quiet --upgrade numpy torch safetensors
+
+## figures: draw again what the READMEs show, experiments/figures, from the bundled dump
+figures: lib
+	@$(DEPS) run
+	$(Q)$(call figure,density,sweep_bins,density)
+	$(Q)$(call figure,losses,compare_losses,overview)
+	$(Q)$(call figure,steps,density,steps)
+
+figure = luajit experiments/$(2).lua -q --plot svg --out build/figures >/dev/null && \
+         cp build/figures/latest/plots/$(3).svg experiments/figures/$(1).svg
 
 # What a distribution may place elsewhere. `home` is laid out like a checkout, with links to what is
 # not its own, so that scripts and modules find each other, the header and the library alike.

@@ -32,6 +32,9 @@ ghm.experiment.main {
         parser:option("--split", "cut each call into parts, drawn: 4 equal ones, or sizes "
             .. "256,64,16,4,1"):argname "PARTS":convert(ghm.calls.shares)
     end,
+    distinct = function(configurations, n_calls, args)
+        return ghm.momentum_study.distinct(configurations, n_calls > 1 or args.split ~= nil)
+    end,
     study = function(x)
         local study, keys = ghm.momentum_study, x.args.keys
         local steps = ghm.calls.regions(x.calls, keys.bins, keys.mu)

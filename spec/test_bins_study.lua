@@ -341,6 +341,7 @@ function TestBinsStudy.test_one_step_is_resampled_by_its_samples()
             lu.assertTrue(row[key .. "_low"] < row[key .. "_high"], key)
         end
         lu.assertTrue(row.loss_low < row.loss and row.loss < row.loss_high)
+        lu.assertTrue(row.beta_error_low < row.beta_error and row.beta_error < row.beta_error_high)
     end
     lu.assertEquals(study.rows("classification", calls, configurations)[1].loss_low,
         rows[1].loss_low)

@@ -5,6 +5,7 @@ local lu = require "luaunit"
 local close = require "close"
 local ffi = require "ffi"
 local ghm = require "ghm"
+local json = require "ghm.json"
 local noise = require "ghm.studies.momentum_noise"
 local oracle = require "oracle"
 local samples = require "samples"
@@ -341,6 +342,19 @@ function TestSweepMomentum.test_answers_in_its_last_three_lines()
             lu.assertStrContains(last, case[k])
         end
         lu.assertStrContains(last, "of the resamplings")
+    end
+    place:remove()
+end
+
+function TestSweepMomentum.test_a_dry_run_lists_what_would_have_a_row()
+    local place = scripts.place()
+    local words = "synth:drift,rows=50,steps=4 momentum=0,0.5 start=zero,corrected "
+    for more, rows in pairs { [""] = 5, ["--split 4,1"] = 14 } do
+        local out = place:fine("sweep_momentum", words .. more .. " -n")
+        lu.assertStrContains(out, ("sweep_momentum: %d configurations of "):format(rows))
+        lu.assertStrContains(out, ("; %d more cannot differ"):format(24 - rows))
+        out = place:fine("sweep_momentum", words .. more .. " -q --plot none --json")
+        lu.assertEquals(#json.decode(out).rows, rows)
     end
     place:remove()
 end

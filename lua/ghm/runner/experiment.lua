@@ -10,6 +10,7 @@
 --     edges = function(args) ... end    what sketches must answer exactly, { bins, mu, knots };
 --                                       by default the keys bins and mu
 --     views, collect                    as of sweep.read, with args as a last argument
+--     distinct = function(configurations, n_calls, args) ... end    those of which rows are made
 --     study = function(x) ... end       x = { task, calls, configurations, args, progress, dump,
 --                                       failed, tell }; x.progress(done, total) after each
 --                                       configuration; dump: the args that say what was read;

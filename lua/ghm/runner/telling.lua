@@ -74,8 +74,13 @@ function M.heading(calls, args)
 end
 
 function M.dry_run(spec, args, source, configurations)
-    print(("%s: %s of %s"):format(spec.name, text.count(#configurations, "configuration", true),
-        table.concat(spec.axes, ", ")))
+    local batches, all = source.steps[1].load(), #configurations
+    if spec.distinct then
+        configurations = spec.distinct(configurations, #batches, args)
+    end
+    print(("%s: %s of %s%s"):format(spec.name, text.count(#configurations, "configuration", true),
+        table.concat(spec.axes, ", "), #configurations < all
+        and ("; %d more cannot differ from these"):format(all - #configurations) or ""))
     for i, configuration in ipairs(configurations) do
         local words = {}
         for k, axis in ipairs(spec.axes) do
@@ -83,7 +88,6 @@ function M.dry_run(spec, args, source, configurations)
         end
         print(("%5d  %s"):format(i, table.concat(words, " ")))
     end
-    local batches = source.steps[1].load()
     print(("%s, the first %s with %s of %s; device %s"):format(
         text.count(#source.steps, "step", true), source.steps[1].name,
         text.count(#batches, "call", true), shape_text(batches[1]), device.name()))

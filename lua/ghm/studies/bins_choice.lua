@@ -52,8 +52,13 @@ function M.fill(rows, parts, resamplings)
             list[k] = values[i]
         end
         row.beta_error = errors[i]
-        row.beta_error_low, row.beta_error_high = bootstrap.middle(list,
-            metrics.telling(parts[i], "beta_uneven", resamplings))
+        local n = metrics.telling(parts[i], "beta_uneven", resamplings)
+        local low, high = bootstrap.middle(list, n)
+        if low and not n and low < math.huge then -- few samples drawn anew have more noise than
+            local off = errors[i] / bootstrap.quantile(list, 0.5) -- these: that is no news of them
+            low, high = low * off, high * off
+        end
+        row.beta_error_low, row.beta_error_high = low, high
     end
 end
 

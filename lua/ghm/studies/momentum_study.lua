@@ -124,6 +124,18 @@ local function twin_key(configuration, several)
     return table.concat({ c.momentum, c.start, c.empty, state }, " ")
 end
 
+-- The configurations that may differ, of each twins the first. several: whether a step has several
+-- calls.
+function M.distinct(configurations, several)
+    local list, known = {}, {}
+    for _, configuration in ipairs(configurations) do
+        local key = twin_key(configuration, several)
+        list[#list + 1] = not known[key] and configuration or nil
+        known[key] = true
+    end
+    return list
+end
+
 -- Of a call; nil where it has no region in use.
 function M.largest_beta(result)
     return result.n > 0 and result.beta_largest or nil
@@ -142,25 +154,21 @@ end
 -- twin of an earlier one, its trace and what each step adds to its metrics. progress: as a study's.
 function M.run(task, steps, configurations, progress)
     local run = { rows = {}, traces = {}, parts = {}, steps = steps }
-    local several, known, noises = false, {}, {}
+    local several, noises = false, {}
     for _, step in ipairs(steps) do
         several = several or #step > 1
     end
-    sweep.each(configurations, progress, function(_, configuration)
-        local key, sharing = twin_key(configuration, several), configuration.state
-        if not known[key] then
-            known[key] = true
-            noises[sharing] = noises[sharing] or noise.measure(steps, configuration.bins, sharing)
-            local trace = calls.trace(task, configuration, steps, sharing)
-            local row = { steps = #steps, calls = #trace, beta_stream = beta_stream(trace),
-                error = noises[sharing] and noise.error(noises[sharing], configuration.momentum) }
-            for name, value in pairs(configuration) do
-                row[name] = value
-            end
-            local at = #run.rows + 1
-            run.rows[at], run.traces[at] = row, trace
-            run.parts[at], row.n_least, row.n_most = parts_of(trace)
+    sweep.each(M.distinct(configurations, several), progress, function(at, configuration)
+        local sharing = configuration.state
+        noises[sharing] = noises[sharing] or noise.measure(steps, configuration.bins, sharing)
+        local trace = calls.trace(task, configuration, steps, sharing)
+        local row = { steps = #steps, calls = #trace, beta_stream = beta_stream(trace),
+            error = noises[sharing] and noise.error(noises[sharing], configuration.momentum) }
+        for name, value in pairs(configuration) do
+            row[name] = value
         end
+        run.rows[at], run.traces[at] = row, trace
+        run.parts[at], row.n_least, row.n_most = parts_of(trace)
     end)
     metrics.fill(run.rows, run.parts, M.kinds)
     return run
