@@ -178,6 +178,19 @@ function TestMuStudy.test_few_steps_are_told_that_they_have_no_interval()
     end
 end
 
+function TestMuStudy.test_a_table_of_many_regions_adds_up_neighbours()
+    local calls = stream(3, { 90 }, { 0.1 })
+    local said = study.edges_table(ghm.sweep.merged(calls), { bins = 90, mu = 0.1 })
+    local lines, share = 0, 0
+    for region, part in said:gmatch "\n +(%d+) +%S+ +%S+ +([%d.]+)" do
+        lines, share = lines + 1, share + tonumber(part)
+        lu.assertEquals((region - 1) % 3, 0)
+    end
+    lu.assertStrContains(said, "M = 90, 3 in a line\n")
+    lu.assertEquals(lines, 30)
+    close(share, 1, { abs = 0.02 }, "samples")
+end
+
 local TestSweepMu = {}
 _G.TestSweepMu = TestSweepMu
 

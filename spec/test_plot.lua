@@ -60,6 +60,27 @@ function TestGnuplot.test_every_format_is_drawn()
     lu.assertEquals(contents(images[3]):sub(1, 5), "%PDF-")
 end
 
+-- Beside its plot a long legend leaves no room for it, and of one higher than the plot gnuplot
+-- leaves out lines.
+function TestGnuplot.test_legends_are_whole_and_leave_room_for_the_plot()
+    local series, panels = {}, {}
+    for k = 1, 12 do
+        series[k] = { label = ("focal, alpha 0.25, gamma 2, line %02d"):format(k), x = { 1, 2 },
+            y = { k, k + 1 } }
+        panels[k % 4 + 1] = { title = "panel", series = series }
+    end
+    need_gnuplot()
+    local base = folder .. "/legend"
+    for _, figure in ipairs { { series = series }, { panels = panels, columns = 2, width = 1000,
+        height = 700 } } do
+        lu.assertEquals(#gnuplot.draw(base, figure, { "svg" }), 1)
+        local svg = contents(base .. ".svg")
+        for k = 1, 12 do
+            lu.assertStrContains(svg, ("line %02d</text>"):format(k))
+        end
+    end
+end
+
 function TestGnuplot.test_png_has_twice_the_points()
     need_gnuplot()
     local plot = figure()

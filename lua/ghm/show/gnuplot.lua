@@ -10,8 +10,8 @@
 -- figure = {
 --   title, xlabel, ylabel, xlog, ylog, xrange = {low, high}, yrange (nil ends are automatic)
 --   xstep                     from one tick of the x axis to the next, where it is not automatic
---   key = "outside right" (default) | "below" | "inside" | "inside left" | "none"
---   width, height             in points; PNG has twice as many pixels
+--   key = "outside right" (default, with room) | "below" | "inside" | "inside left" | "none"
+--   width, height             in points, without the legend below; PNG has twice as many pixels
 --   ordered = true            the series are steps of one quantity: dark to light colours
 --   series = { { label, x = {...}, y = {...}, style, dash = bool, colour = index }, ... }
 --     style: "lines" (default), "points", "linespoints", "steps", "boxes", or "reference" (a
@@ -26,6 +26,7 @@
 local axes = require "ghm.show.gnuplot_axes"
 local gnuplot_series = require "ghm.show.gnuplot_series"
 local heats = require "ghm.show.gnuplot_heat"
+local keys = require "ghm.show.gnuplot_key"
 local posix = require "ghm.posix"
 local run = require "ghm.show.gnuplot_run"
 local text = require "ghm.show.text"
@@ -33,12 +34,18 @@ local words = require "ghm.show.gnuplot_words"
 
 local M = {}
 
-local function mark_lines(add, marks)
+-- ends: of the x axis; a label near the right one stands left of its line.
+local function mark_lines(add, marks, ends, log)
+    local function scale(v)
+        return log and math.log(v) or v
+    end
     for _, mark in ipairs(marks or {}) do
         local from, to, at
         if mark.x then
             local x = ("first %.15g"):format(mark.x)
-            from, to, at = x .. ", graph 0", x .. ", graph 1", x .. ", graph 1 offset 0.5,-0.6"
+            local right = scale(mark.x) - scale(ends[1]) > 0.85 * (scale(ends[2]) - scale(ends[1]))
+            from, to, at = x .. ", graph 0", x .. ", graph 1", x .. ", graph 1 "
+                .. (right and "right offset -0.5,-0.6" or "offset 0.5,-0.6")
         else
             local y = ("first %.15g"):format(mark.y)
             from, to, at = "graph 0, " .. y, "graph 1, " .. y,
@@ -51,29 +58,11 @@ local function mark_lines(add, marks)
     end
 end
 
-local keys = {
-    ["outside right"] = "set key outside right top vertical",
-    below = "set key at screen 0.5, char 1 center bottom horizontal",
-    inside = "set key inside right top vertical maxrows auto",
-    ["inside left"] = "set key inside left top vertical maxrows auto",
-    none = "unset key",
-}
-
 -- A title stands left above its plot, smaller when it would not fit `points`.
 local function title_line(add, title, points, largest)
     local size = math.floor(1.34 * points / math.max(1, text.width(title)))
     add("set label %s at graph 0, graph 1 left offset 0,0.9 font ',%d' noenhanced",
         words.quoted(title), math.max(9, math.min(largest, size)))
-end
-
--- Lines that a legend below the plot takes, whose columns are all as wide as the longest label, by
--- the size of a usual letter.
-function M.legend_rows(series, points)
-    local letters = 0
-    for _, one in ipairs(series) do
-        letters = math.max(letters, text.width(one.label or "") + 8)
-    end
-    return math.ceil(#series / math.max(1, math.floor(points / (8 * letters))))
 end
 
 -- The same of a heat map, and the ends of its colours.
@@ -109,10 +98,10 @@ local function one_plot(figure, blocks, commands, key, points, font)
         headroom = mark.x and mark.label and not figure.ylog and 0.08 or headroom
     end
     add("set offsets 0, 0, graph %g, 0", headroom)
-    mark_lines(add, figure.marks)
+    mark_lines(add, figure.marks, x, figure.xlog)
     add("%s", key)
-    if key == keys.below then
-        add("set bmargin %.3g", 4.5 + 1.3 * M.legend_rows(figure.series, points))
+    if key == keys.commands.below then
+        add("set bmargin %.3g", 4.5 + 1.3 * keys.rows(figure.series, points))
     end
     if colours then
         heats.commands(add, figure.heat, colours[1], colours[2])
@@ -135,21 +124,26 @@ local function script(figure, blocks, formats)
         local columns = figure.columns or math.ceil(math.sqrt(#figure.panels))
         local rows = math.ceil(#figure.panels / columns)
         width = figure.width or 430 * columns
-        local legend = M.legend_rows(figure.panels[1].series or {}, width)
-        height = figure.height or 290 * rows + 20 * legend
-        local below = keys.below:gsub("horizontal", "vertical maxrows " .. legend)
+        local legend = keys.rows(figure.panels[1].series or {}, width)
+        -- gnuplot leaves out what of a legend is higher than the plot that has it
+        local more = math.max(0, 23 * legend - 120)
+        height = (figure.height or 290 * rows) + keys.LINE * legend + more * rows
+        local below = keys.commands.below:gsub("horizontal", "vertical maxrows " .. legend)
         commands[1] = ("    set multiplot layout %d,%d title %s font ',15' noenhanced \\\n"
             .. "        margins char 9, char 3, char %g, char %d spacing char 11, char 7"):format(
             rows, columns, words.quoted(figure.title or ""), 5 + 1.3 * legend, title and 5 or 2)
         for i, panel in ipairs(figure.panels) do
-            local shared = i == 1 and panel.series and #panel.series > 1 and below or keys.none
-            local key = (panel.key or ""):find "^inside" and keys[panel.key] or shared
+            local shared = i == 1 and panel.series and #panel.series > 1 and below
+                or keys.commands.none
+            local key = (panel.key or ""):find "^inside" and keys.commands[panel.key] or shared
             drawn = one_plot(panel, blocks, commands, key, width / columns - 100, 13) or drawn
         end
         commands[#commands + 1] = "    unset multiplot"
     else
-        local key = keys[figure.heat and "none" or figure.key or "outside right"]
-        drawn = one_plot(figure, blocks, commands, key, width - 70, 15)
+        local place = keys.place(figure)
+        height = height
+            + (place == "below" and keys.LINE * keys.rows(figure.series, width - 70) or 0)
+        drawn = one_plot(figure, blocks, commands, keys.commands[place], width - 70, 15)
     end
     return ([[
 # Draws the .tsv file beside this script: gnuplot THIS_FILE.gp, from any folder.

@@ -193,7 +193,7 @@ function M.heat(plot)
     local signs, log, margin = signs_for(plot), plot.log, 3
     local low, high, rows = math.huge, -math.huge, {}
     for i, at in ipairs(some_of(#plot.z, plot.height or 24)) do
-        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 26), at = at }
+        rows[i] = { name = text.fit(text.one_line(plot.names[at]), 28, 4), at = at }
         margin = math.max(margin, text.width(rows[i].name) + 1)
     end
     local width = axes.room(plot, margin)

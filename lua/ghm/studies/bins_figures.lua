@@ -120,7 +120,7 @@ local panels = {
 -- One small panel per metric, one line per momentum; the choice is marked where it is made.
 local function metrics_figure(rows, momenta, best)
     local figure = { title = "What the number of regions changes", columns = 2, panels = {},
-        width = 840, height = 1000 }
+        width = 840, height = 980 }
     local bins_list = curves.distinct(rows, "bins")
     local xstep = curves.whole_step(bins_list[1], bins_list[#bins_list])
     for _, panel in ipairs(panels) do

@@ -55,10 +55,11 @@ end
 
 -- How far the spread over regions lies from that of the step before, and of all.
 local function distances_figure(found)
-    local before = { label = "to the step before", style = "linespoints", x = {}, y = {} }
+    local style = #found.steps > 40 and "lines" or "linespoints"
+    local before = { label = "to the step before", style = style, x = {}, y = {} }
     local chance = { label = "the same, by chance (95 %)", style = "lines", dash = true, colour = 7,
         x = {}, y = {} }
-    local all = { label = "to all steps together", style = "linespoints", x = {}, y = {} }
+    local all = { label = "to all steps together", style = style, x = {}, y = {} }
     for _, row in ipairs(found.rows) do
         if row.kind == "step" then
             local k = #all.x + 1

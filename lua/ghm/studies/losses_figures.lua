@@ -7,6 +7,8 @@ local termplot = require "ghm.show.termplot"
 
 local M = {}
 
+local CURVES = 8 -- losses in one figure, plain ones and the exact density among them
+
 -- Sums of FINE regions, over the DRAWN ones.
 local function drawn(fine)
     local values, per = {}, study.FINE / study.DRAWN
@@ -129,6 +131,9 @@ end
 -- The figures of one part (of losses_parts.of): a list of { name, figure }; `overview` holds
 -- them all in small.
 function M.draw(part)
+    if #part.rows > CURVES then
+        part = setmetatable({ rows = curves.some(part.rows, CURVES) }, { __index = part })
+    end
     local whole = not sweep.is_soft(part.calls) and sweep.merged(part.calls) or nil
     local figures = {
         { name = "reformulated", figure = reformulated_figure(part, whole) },
@@ -137,7 +142,7 @@ function M.draw(part)
         { name = "density", figure = density_figure(part, whole) },
     }
     local overview = { title = "What the losses make of " .. part.what, columns = 2,
-        width = 1000, height = 760, panels = {} }
+        width = 1000, height = 700, panels = {} }
     for i, entry in ipairs(figures) do
         overview.panels[i] = entry.figure
         entry.name = part.prefix .. entry.name

@@ -3,6 +3,7 @@
 
 local bootstrap = require "ghm.studies.bootstrap"
 local callings = require "ghm.studies.calls"
+local curves = require "ghm.studies.curves"
 local fault = require "ghm.fault"
 local losses_study = require "ghm.studies.losses_study"
 local posix = require "ghm.posix"
@@ -130,14 +131,17 @@ function M.warnings(parts)
     return found
 end
 
+local TOLD = 5 -- losses that one sentence tells of; the table has all
+
 -- Where the part's losses take their gradient from, in one sentence.
 local function shares_line(part)
-    local words = {}
+    local rows, words = {}, {}
     for _, row in ipairs(part.rows) do
-        if row.easy_share and not row.eps then
-            words[#words + 1] = ("%s and %s%s with %s"):format(text.percent(row.easy_share),
-                text.percent(row.outlier_share), #words == 0 and " of the gradient" or "", row.loss)
-        end
+        rows[#rows + 1] = row.easy_share and not row.eps and row or nil
+    end
+    for i, row in ipairs(curves.some(rows, TOLD)) do
+        words[i] = ("%s and %s%s with %s"):format(text.percent(row.easy_share),
+            text.percent(row.outlier_share), i == 1 and " of the gradient" or "", row.loss)
     end
     return ("%s: easy samples (g < 0.1) and outliers (g >= 0.9) give %s."):format(
         part.what:gsub("^%l", string.upper), table.concat(words, "; "))

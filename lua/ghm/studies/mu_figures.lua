@@ -85,7 +85,7 @@ local function losses_figure(rows, beta, value)
     end
     local marks = { { x = value } }
     return { title = ("ASL1 against smooth L1 (dotted: mu = %g)"):format(value), columns = 2,
-        width = 860, height = 430, panels = {
+        width = 860, height = 390, panels = {
         { title = "loss", xlabel = "|d|", xlog = true, ylog = true, ordered = true,
             series = panels[1], marks = marks, key = "below" },
         { title = "gradient norm", xlabel = "|d|", xlog = true, ordered = true,

@@ -213,16 +213,21 @@ function M.answer(verdict, advice, best)
     }
 end
 
+local LINES = 40 -- of the table of regions; of more regions, neighbours are added up
+
 -- |d| at the edges of the best row's regions and what lies between them, as text.
 function M.edges_table(whole, best)
     local R, rows = whole:regions(best.bins, best.mu), {}
-    local edges = M.region_edges(whole, best.bins, best.mu)
+    local edges, every = M.region_edges(whole, best.bins, best.mu), math.ceil(best.bins / LINES)
     for j = 1, best.bins do
-        rows[j] = { region = j, g = (j - 1) / best.bins, d = edges[j - 1] or 0,
-            share = tonumber(R[j - 1]) / whole:facts().valid }
-        rows[j].bar = text.bar(rows[j].share, 30)
+        local k = math.ceil(j / every)
+        rows[k] = rows[k] or { region = j, g = (j - 1) / best.bins, d = edges[j - 1] or 0,
+            share = 0 }
+        rows[k].share = rows[k].share + tonumber(R[j - 1]) / whole:facts().valid
+        rows[k].bar = text.bar(rows[k].share, 30)
     end
-    return ("regions of mu = %.3g, M = %d\n"):format(best.mu, best.bins) .. text.table(rows, {
+    return ("regions of mu = %.3g, M = %d%s\n"):format(best.mu, best.bins, every > 1
+        and (", %d in a line"):format(every) or "") .. text.table(rows, {
         "region", { key = "g", title = "from g", format = "%.3f" },
         { key = "d", title = "from |d|", format = "%.3g" },
         { key = "share", title = "samples", format = "%.3f" }, { key = "bar", title = "" } })
