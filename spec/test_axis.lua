@@ -117,6 +117,8 @@ function TestText.test_lines_break_between_fields_and_not_before_a_per_cent_sign
         { "5 calls", "492 k samples, 478 k", "valid  on cpu" })
     lu.assertEquals(text.wrap("chosen in 87 % of all", 13), { "chosen in", "87 % of all" })
     lu.assertEquals(text.wrap("off by 57 %", 10), { "off by", "57 %" })
+    lu.assertEquals(text.wrap("19 % with M = 30, g >= 0.9", 13), { "19 % with", "M = 30,",
+        "g >= 0.9" })
 end
 
 function TestText.test_spare_columns_make_room_on_the_right()

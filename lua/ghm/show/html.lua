@@ -2,6 +2,7 @@
 -- arrays are anyone's.
 --
 --   html.escape(value)            text, safe between tags and within quoted attributes
+--   html.sentence(value)          the same of a sentence, with blanks that do not break
 --   html.table(rows, columns, opts)    the columns that differ, as a table; the others as a list
 --   html.list { {name, value or lines}, ... }   a description list
 
@@ -25,6 +26,11 @@ function M.escape(value)
 end
 
 local escape = M.escape
+
+-- A sentence, whose lines end where they may.
+function M.sentence(value)
+    return escape(text.bound(value, "\194\160"))
+end
 
 -- A number's exact value beside its short form, for sorting; spelled as JavaScript reads it.
 local function exact(x)
@@ -76,7 +82,7 @@ function M.list(entries)
     for _, entry in ipairs(entries) do
         local words = {}
         for i, line in ipairs(type(entry[2]) == "table" and entry[2] or { entry[2] }) do
-            words[i] = escape(line)
+            words[i] = M.sentence(tostring(line))
         end
         lines[#lines + 1] = ("<div><dt>%s</dt><dd>%s</dd></div>"):format(escape(entry[1]),
             table.concat(words, "<br>"))

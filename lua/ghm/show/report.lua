@@ -35,7 +35,7 @@ end
 local function paragraphs(lines, class)
     local out = {}
     for i, line in ipairs(lines or {}) do
-        out[i] = ('<p class="%s">%s</p>\n'):format(class, escape(line))
+        out[i] = ('<p class="%s">%s</p>\n'):format(class, html.sentence(line))
     end
     return table.concat(out)
 end
@@ -74,7 +74,7 @@ end
 local function warning_list(warnings)
     local lines = {}
     for i, warning in ipairs(warnings) do
-        lines[i] = ("<li>%s</li>"):format(escape(warning.text))
+        lines[i] = ("<li>%s</li>"):format(html.sentence(warning.text))
     end
     return '<ul class="warnings">\n' .. table.concat(lines, "\n") .. "\n</ul>\n"
 end

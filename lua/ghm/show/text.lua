@@ -81,27 +81,29 @@ function M.pad(s, width, align)
     return s .. (" "):rep(room)
 end
 
+-- A paragraph with `blank` where no line should end: "97 %", "M = 30", "g >= 0.9".
+function M.bound(paragraph, blank)
+    local bound = paragraph:gsub("(%S) (%%)", "%1" .. blank .. "%2")
+    return (bound:gsub("(%S) ([<>=]=?) (%S)", "%1" .. blank .. "%2" .. blank .. "%3"))
+end
+
 -- Breaks a paragraph into lines of at most `width` columns -> list of strings. One in which some
 -- blanks are two or more is a list of fields: it breaks there alone, and inside a field that is too
--- wide. A per cent sign stays with its number.
+-- wide.
 function M.wrap(paragraph, width)
     local lines, line = {}, nil
     local fields = paragraph:find "%S  +%S" ~= nil
     local function add(word, gap)
+        word = word:gsub("\1", " ")
         if line and M.width(line) + #gap + M.width(word) > width then
             lines[#lines + 1] = line
             line = nil
         end
         line = line and line .. gap .. word or word
     end
-    for part in (fields and paragraph:gsub("  +", "\n") or paragraph):gmatch(
+    for part in (fields and paragraph:gsub("  +", "\n") or M.bound(paragraph, "\1")):gmatch(
         fields and "[^\n]+" or "%S+") do
-        local sign = not fields and line and part:find "^%%"
-        if sign and line:find " " then -- the number comes along
-            local rest, number = line:match "^(.*) (%S+)$"
-            line = rest
-            add(number .. " " .. part, " ")
-        elseif fields and M.width(part) > width then
+        if fields and M.width(part) > width then
             for _, piece in ipairs(M.wrap(part, width)) do
                 add(piece, "  ")
             end

@@ -156,8 +156,10 @@ local function flattest_line(parts)
             best = (not best or row.entropy > best.entropy) and row or best
         end
         local plain = part.rows[1]
-        words[#words + 1] = ("of %s %s (entropy %.2f%s)"):format(part.what, best.loss,
-            best.entropy, best ~= plain and ("; %s: %.2f"):format(plain.loss, plain.entropy) or "")
+        local own, its = ("%.2f"):format(best.entropy), ("%.2f"):format(plain.entropy)
+        words[#words + 1] = ("of %s %s (entropy %s%s)"):format(part.what, best.loss, own,
+            best == plain and "" or own == its and ", as of " .. plain.loss
+            or ("; %s: %s"):format(plain.loss, its))
     end
     return "The most even over g: " .. table.concat(words, "; ") .. "."
 end

@@ -174,7 +174,7 @@ local function levels_figure(run, best)
     end
     return { title = ("What the calls of a step weigh, momentum %g"):format(
             run.rows[best].momentum),
-        xlabel = ("call of the step: 1 %s to %d %s"):format(names[1], #names, names[#names]),
+        xlabel = ("call of the step (1: %s, %d: %s)"):format(names[1], #names, names[#names]),
         xstep = 1, ylabel = "mean beta of its samples", ylog = true, series = series,
         marks = { { y = 1 } } }
 end
