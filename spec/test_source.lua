@@ -87,6 +87,27 @@ function TestSource.test_a_seed_in_the_word_goes_before_the_command_s()
     lu.assertNotEquals(first("synth:fresh,rows=1", 6), first("synth:fresh,rows=1", 5))
 end
 
+function TestSource.test_refusals_go_to_the_teller_and_are_thrown_where_there_is_none()
+    local folder = bytes.folder()
+    folder:write("s1.npz", bytes.zip { scripts.logits(), scripts.targets() })
+    for _, name in ipairs { "s2.npz", "s3.npz" } do
+        folder:write(name, "nothing")
+    end
+    local source = ghm.source.open({ dumps = { folder.path }, keys = {} }, "classification")
+    local seen, told = {}, {}
+    source:each(function(step)
+        seen[#seen + 1] = step.name
+    end, function(message, problem)
+        told[#told + 1] = { message, problem and problem.kind }
+    end)
+    local ok, thrown = pcall(steps_in, { folder.path })
+    folder:remove()
+    lu.assertEquals({ seen, source:exit_code(), #source.failed }, { { "s1.npz" }, 1, 2 })
+    lu.assertEquals(told, { { source.failed[1].reason, "dump" },
+        { "as with s2.npz, so with s3.npz" } })
+    lu.assertEquals({ ok, thrown.message }, { false, told[1][1] })
+end
+
 function TestSource.test_the_only_step_s_refusal_is_thrown_as_it_is()
     local folder = bytes.folder()
     local path = folder:write("bad.npz", "nothing")
