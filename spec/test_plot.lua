@@ -73,7 +73,7 @@ function TestGnuplot.test_legends_are_whole_and_leave_room_for_the_plot()
     local base = folder .. "/legend"
     for _, one in ipairs { { series = series }, { panels = panels, columns = 2, width = 1000,
         height = 700 } } do
-        lu.assertEquals(#gnuplot.draw(base, one, { "svg" }), 1)
+        lu.assertEquals(#gnuplot.draw(base, one, { svg = true }), 1)
         local svg = contents(base .. ".svg")
         for k = 1, 12 do
             lu.assertStrContains(svg, ("line %02d</text>"):format(k))

@@ -191,7 +191,8 @@ function M.draw(path_base, figure, formats)
     posix.write_file(path_base .. ".tsv", table.concat(blocks, "\n\n\n") .. "\n")
     posix.write_file(path_base .. ".gp", program)
     if not drawn then
-        return nil, ("no point of '%s' can be drawn"):format(text.one_line(path_base:match "[^/]*$"))
+        return nil, ("no point of '%s' can be drawn"):format(
+            text.one_line(path_base:match "[^/]*$"))
     elseif #wanted == 0 then
         return {}
     end

@@ -6,6 +6,7 @@ local bootstrap = require "ghm.studies.bootstrap"
 local ffi = require "ffi"
 local json = require "ghm.json"
 local number = require "ghm.number"
+local sketches = require "ghm.sketches"
 local sweep = require "ghm.studies.sweep"
 local text = require "ghm.show.text"
 
