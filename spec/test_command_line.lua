@@ -215,6 +215,18 @@ function TestCommandLine:test_a_csv_that_cannot_be_written_costs_nothing_but_its
     lu.assertStrContains(self.place:listing "runs/latest/", "./results.csv")
 end
 
+function TestCommandLine:test_a_dump_that_is_read_is_not_written_over()
+    local path = self.place:dump("a.npz", scripts.logits(), scripts.targets())
+    local before = posix.read_file(path)
+    assert(posix.link("a.npz", self.place.folder.path .. "/link.npz"))
+    for _, name in ipairs { "a.npz", "./a.npz", "link.npz" } do
+        local told = name .. ": that is a dump which is read here"
+        self.place:refused(2, { told }, "sketch", "a.npz -o " .. name)
+        self.place:refused(2, { told }, "sweep_bins", "a.npz bins=5 --csv " .. name)
+    end
+    lu.assertEquals(posix.read_file(path), before)
+end
+
 -- A folder in the way of results.csv: what a full disk does, without one.
 function TestCommandLine:test_an_answer_is_printed_though_the_run_folder_cannot_be_written()
     self.place:fine("sweep_bins", small .. "--name a")

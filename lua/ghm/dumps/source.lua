@@ -231,6 +231,14 @@ function Source:each(visit, tell)
     end
 end
 
+-- Refuses to write what `option` asks for over a file that is read. path: nil for none.
+function Source:spare(path, option)
+    local real = path and posix.real_path(path)
+    if real and nearest.is_one_of(real, self.inputs) then
+        fault.raise("usage", "%s %s: that is a dump which is read here", option, path)
+    end
+end
+
 -- 0, or 1 when some steps were refused: what a script returns.
 function Source:exit_code()
     return #self.failed > 0 and fault.exit_codes.failed or 0

@@ -180,6 +180,7 @@ local function body(spec, args, made)
     local task, configurations = M.plan(spec, args)
     device.default(device.open(args.device, args.threads))
     local source = sources.open(args, task)
+    source:spare(args.csv, "--csv")
     reading.prepare(args, source, run)
     if args.dry_run then
         return telling.dry_run(spec, args, source, configurations)

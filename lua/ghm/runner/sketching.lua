@@ -42,6 +42,7 @@ function M.main(args)
     local path = args.file or default_name(args)
     local boxes = task == "regression"
     local source = sources.open(args, task)
+    source:spare(args.file, "--file")
     reading.prepare(args, source)
     if args.dry_run then
         print(("%d of %d steps, from %s to %s, to %s"):format(#source.steps, #source.names,
