@@ -132,6 +132,18 @@ function TestCli.test_values_come_from_a_column_of_a_file()
     lu.assertStrContains(refused { "bins=@" .. path }, "bins=@" .. path .. ": cannot read ")
 end
 
+function TestCli.test_a_file_of_values_has_a_header_and_values()
+    local path = os.tmpname()
+    local told = {}
+    for k, content in ipairs { "5\n10\n", "bins\n", "mu,bins\n" } do
+        posix.write_file(path, content)
+        told[k] = refused { "bins=@" .. path }:sub(#path + 9)
+    end
+    os.remove(path)
+    lu.assertEquals(told, { "the first line is 5, expected a name, such as bins",
+        "no values below the header", "no values below the header" })
+end
+
 -- Runs a script of its own in a process of its own -> stdout, stderr, exit code.
 local function script(body, words, redirect)
     local folder = os.tmpname()

@@ -40,6 +40,7 @@ local csv = require "ghm.show.csv"
 local fault = require "ghm.fault"
 local json = require "ghm.json"
 local nearest = require "ghm.nearest"
+local number = require "ghm.number"
 local options = require "ghm.runner.options"
 local posix = require "ghm.posix"
 local screen = require "ghm.show.screen"
@@ -63,6 +64,12 @@ local function from_file(key, path)
         fault.raise("usage", "%s=@%s: %s", key.name, path, rows.message)
     elseif not ok then
         error(rows, 0)
+    end
+    if #names == 1 and number(names[1]) then -- the first value, and silently lost
+        fault.raise("usage", "%s=@%s: the first line is %s, expected a name, such as %s", key.name,
+            path, names[1], key.name)
+    elseif #rows == 0 then
+        fault.raise("usage", "%s=@%s: no values below the header", key.name, path)
     end
     local column = #names == 1 and names[1] or nearest.is_one_of(key.name, names) and key.name
     if not column then
