@@ -98,6 +98,19 @@ function TestResume:test_what_is_no_run_of_the_script_is_a_mismatch()
         "--resume latest")
 end
 
+function TestResume:test_a_run_json_that_lacks_something_is_a_mismatch()
+    assert(posix.make_folder(self.path .. "/edited"))
+    for _, part in ipairs { "dumps", "given", "inputs", "keys", "options", "steps" } do
+        local info = { schema = 1, experiment = "sweep_bins", dumps = {}, given = {}, inputs = {},
+            keys = {}, options = { shard = "1/2" }, steps = {} }
+        info[part] = part ~= "steps" and 1 or nil
+        self.place.folder:write("edited/run.json", json.encode(info))
+        local told = "edited/run.json: " .. part .. " is not there, or is no list or object"
+        self.place:refused(5, { told }, "sweep_bins", "--resume edited")
+        self.place:refused(5, { told }, "merge", "edited")
+    end
+end
+
 -- The step at which a run is killed is anyone's guess; what it leaves must be whole.
 function TestResume:test_a_killed_run_goes_on_to_the_same_bytes()
     local words = "synth:drift,rows=6000,steps=12 bins=5:100:5 --plot none "

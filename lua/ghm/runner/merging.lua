@@ -28,7 +28,8 @@ local function open_all(dirs)
     local list, first = {}, nil
     for k, dir in ipairs(dirs) do
         local run = runs.open(dir)
-        if not run.info.options or not run.info.options.shard then
+        resume.check(run)
+        if not shards.parse(tostring(run.info.options.shard)) then
             fault.raise("mismatch", "%s is a whole run, not a shard of one", run.dir)
         end
         first = first or run

@@ -74,13 +74,25 @@ function M.difference(a, b, what_a, what_b)
     end
 end
 
+-- Refuses a run whose run.json lacks what M.settings and reading.read put there. Fault "mismatch".
+function M.check(run)
+    for _, name in ipairs { "dumps", "given", "inputs", "keys", "options", "steps" } do
+        if type(run.info[name]) ~= "table" then
+            fault.raise("mismatch", "%s/run.json: %s is not there, or is no list or object",
+                run.dir, name)
+        end
+    end
+end
+
 -- Throws fault "mismatch" where the command contradicts the run; see runs.open.
 function M.open(spec, args)
     local run = runs.open(args.resume, args.out)
     local info = run.info
     if info.experiment ~= spec.name then
-        fault.raise("mismatch", "%s is a run of %s, not of %s", run.dir, info.experiment, spec.name)
+        fault.raise("mismatch", "%s is a run of %s, not of %s", run.dir,
+            tostring(info.experiment), spec.name)
     end
+    M.check(run)
     local typed = options.typed(spec, args.argv)
     local said = { keys = {}, options = {}, dumps = #args.dumps > 0 and args.dumps or info.dumps }
     local kept = { keys = {}, options = {}, dumps = info.dumps }
