@@ -153,9 +153,10 @@ static int collect(sketch_pass *pass, worker *me, ghm_scan *out)
 
 static int run_pass(sketch_pass *pass, ghm_scan *out)
 {
+    enum { WORTH_WHILE = 32 }; /* blocks a thread: fewer do not repay reading its table */
     cpu_state *cpu = pass->cpu;
-    int64_t blocks = block_count(pass->batch);
-    int threads = cpu->threads < blocks ? cpu->threads : (int)(blocks ? blocks : 1);
+    int64_t blocks = block_count(pass->batch), most = blocks / WORTH_WHILE + 1;
+    int threads = cpu->threads < most ? cpu->threads : (int)most;
     int status = GHM_OK;
 #pragma omp parallel num_threads(threads)
     {

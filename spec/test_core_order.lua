@@ -23,7 +23,7 @@ local function on_threads(threads, one, with)
 end
 
 function TestCoreOrder.test_threads_change_no_bit_of_a_sketch()
-    for _, n in ipairs { 0, 1, 513, 30000 } do
+    for _, n in ipairs { 0, 1, 513, 16 * 32 * 512 } do -- the last is large enough for 16 threads
         local classes = samples.class_batch(samples.detector(n))
         local boxes = samples.box_batch(samples.boxes(n))
         local digest = on_threads(1, classes, spec):digest()
