@@ -26,15 +26,16 @@ static double count_below(const ghm_line *lines, int64_t n, double key, int64_t 
     return line->before + line->n * part;
 }
 
+static inline __attribute__((always_inline)) double key_of(int task, double g, double mu)
+{
+    double least = task == GHM_REGRESSION ? 0 : -(double)INFINITY;
+    double key = task == GHM_REGRESSION ? ghm_asl1_key(g, mu) : ghm_logit(g);
+    return g <= 0 ? least : g >= 1 ? (double)INFINITY : key;
+}
+
 double ghm_key(int32_t task, double g, double mu)
 {
-    if (g <= 0) {
-        return task == GHM_REGRESSION ? 0 : -INFINITY;
-    }
-    if (g >= 1) {
-        return INFINITY;
-    }
-    return task == GHM_REGRESSION ? ghm_asl1_key(g, mu) : ghm_logit(g);
+    return key_of(task, g, mu);
 }
 
 /* Where the ends of a window lie among the lines. */
@@ -42,15 +43,60 @@ typedef struct window {
     int64_t from, to;
 } window;
 
-/* Paper, eq. 5 and 6. The window is [g - eps/2, g + eps/2), but g = 1 belongs to the last one. near: of
- * the g before, which is best close to this one. */
-static double density_at(const ghm_line *lines, int64_t n, int task, double mu, double eps,
-                         double g, window *near)
+/* Paper, eq. 5 and 6. The window is [g - eps/2, g + eps/2), but g = 1 belongs to the last one. from and
+ * to are its keys; near: of the g before, which is best close to this one. */
+static double density_at(const ghm_line *lines, int64_t n, double g, double eps, double from,
+                         double to, window *near)
 {
-    double from = g - eps / 2, to = g + eps / 2;
-    double count = count_below(lines, n, ghm_key(task, to, mu), &near->to) -
-                   count_below(lines, n, ghm_key(task, from, mu), &near->from);
-    return count / (fmin(to, 1) - fmax(from, 0));
+    double count = count_below(lines, n, to, &near->to) - count_below(lines, n, from, &near->from);
+    double first = g - eps / 2, last = g + eps / 2;
+    return count / ((last < 1 ? last : 1) - (first > 0 ? first : 0));
+}
+
+static inline __attribute__((always_inline)) void windows_of(int task, int64_t n, double mu,
+                                                             double eps, double *restrict g,
+                                                             double *restrict from,
+                                                             double *restrict to)
+{
+    for (int64_t i = 0; i < n; i++) {
+        double norm = task == GHM_REGRESSION ? ghm_asl1_norm(g[i], mu) : ghm_sigmoid(g[i]);
+        g[i] = norm;
+        from[i] = key_of(task, norm - eps / 2, mu);
+        to[i] = key_of(task, norm + eps / 2, mu);
+    }
+}
+
+/* Of every line, whose mean is in g: g, and the keys of its window. */
+GHM_CLONES
+static void find_windows(int task, int64_t n, double mu, double eps, double *g, double *from,
+                         double *to)
+{
+    if (task == GHM_REGRESSION) { /* a loop for each task, so that neither computes both */
+        windows_of(GHM_REGRESSION, n, mu, eps, g, from, to);
+    } else {
+        windows_of(GHM_CLASSIFICATION, n, mu, eps, g, from, to);
+    }
+}
+
+/* The exact density of every line's samples, density[n], and their gradient norm, at *g: one piece of
+ * memory, which the caller frees. NULL where there is none. */
+static double *new_densities(const ghm_line *lines, int64_t n, int task, double mu, double eps,
+                             double **g)
+{
+    double *density = malloc((size_t)(4 * n + 1) * sizeof *density);
+    if (density) {
+        double *norm = density + n, *from = norm + n, *to = from + n;
+        window near = {0};
+        for (int64_t i = 0; i < n; i++) {
+            norm[i] = lines[i].mean;
+        }
+        find_windows(task, n, mu, eps, norm, from, to);
+        for (int64_t i = 0; i < n; i++) {
+            density[i] = density_at(lines, n, norm[i], eps, from[i], to[i], &near);
+        }
+        *g = norm;
+    }
+    return density;
 }
 
 int ghm_check_window(int task, double mu, double eps)
@@ -72,6 +118,7 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
     if (n < 0 || (!g && n > 0)) {
         return ghm_fail(GHM_E_ARGUMENT, "%lld norms: g is NULL, or fewer than 0", (long long)n);
     }
+    int task = sketch->edges->task;
     int64_t cells = ghm_sketch_cells(sketch), kept = 0;
     ghm_line *own = malloc((size_t)(cells + 1) * sizeof *own);
     if (!own) {
@@ -87,7 +134,8 @@ int ghm_sketch_density(const ghm_sketch *sketch, double mu, double eps, int32_t 
         }
     }
     for (int64_t i = 0; i < n; i++) {
-        out[i] = density_at(own, kept, sketch->edges->task, mu, eps, g[i], &near);
+        out[i] = density_at(own, kept, g[i], eps, ghm_key(task, g[i] - eps / 2, mu),
+                            ghm_key(task, g[i] + eps / 2, mu), &near);
     }
     free(own);
     return GHM_OK;
@@ -106,20 +154,21 @@ int ghm_sketch_exact_sums(const ghm_sketch *sketch, int32_t function, double a, 
         return ghm_fail(GHM_E_ARGUMENT, "power is %d, expected 1 or 2", power);
     }
     int64_t cells = ghm_sketch_cells(sketch), intervals = ghm_sketch_intervals(sketch);
-    window near = {0};
+    double *g, *density = new_densities(lines, cells, task, mu, eps, &g);
+    if (!density) {
+        return ghm_fail(GHM_E_MEMORY, "no memory to answer from the sketch");
+    }
     memset(out, 0, (size_t)intervals * sizeof *out);
     for (int64_t i = 0; i < cells; i++) {
         const ghm_line *line = &lines[i];
         if (group != GHM_BOTH && (uint32_t)group != line->group) {
             continue;
         }
-        double key = line->mean;
-        double g = task == GHM_REGRESSION ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
-        double beta = (double)sketch->facts.valid /
-                      density_at(lines, cells, task, mu, eps, g, &near);
+        double beta = (double)sketch->facts.valid / density[i];
         out[line->interval] += line->n * ghm_line_mean(task, function, a, b, line) * beta *
                                (power == 2 ? beta : 1);
     }
+    free(density);
     return GHM_OK;
 }
 
@@ -154,8 +203,10 @@ int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double e
     int64_t *cut = malloc((size_t)(bins + 1) * sizeof *cut);
     int64_t *region = malloc((size_t)intervals * sizeof *region);
     double *share = calloc((size_t)(2 * bins), sizeof *share);
-    int status = cut && region && share ? ghm_sketch_cut(sketch, bins, mu, cut)
-                                        : ghm_fail(GHM_E_MEMORY, "no memory for a study");
+    double *norm, *exact_density = new_densities(lines, cells, task, mu, eps, &norm);
+    int status = cut && region && share && exact_density
+                   ? ghm_sketch_cut(sketch, bins, mu, cut)
+                   : ghm_fail(GHM_E_MEMORY, "no memory for a study");
     if (status == GHM_OK) {
         double *count = share + bins;
         for (int64_t j = 0; j < bins; j++) {
@@ -164,15 +215,12 @@ int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double e
             }
         }
         double total = sketch->facts.valid > 0 ? (double)sketch->facts.valid : 1;
-        window near = {0};
         double worst = 0, error = 0, both = 0, ours = 0, exact = 0, sum = 0, squares = 0;
         for (int64_t i = 0; i < cells; i++) {
-            double n = lines[i].n, key = lines[i].mean;
             int64_t j = region[lines[i].interval];
-            double g = task == GHM_REGRESSION ? ghm_asl1_norm(key, mu) : ghm_sigmoid(key);
-            double gd = density_at(lines, cells, task, mu, eps, g, &near), other = total / gd;
+            double n = lines[i].n, g = norm[i], gd = exact_density[i], other = total / gd;
             double difference = fabs(density[j] - gd) / gd;
-            worst = fmax(worst, difference);
+            worst = difference > worst ? difference : worst;
             error += n * difference;
             both += n * beta[j] * other * g * g;
             ours += n * beta[j] * beta[j] * g * g;
@@ -199,5 +247,6 @@ int ghm_sketch_study(const ghm_sketch *sketch, int64_t bins, double mu, double e
     free(cut);
     free(region);
     free(share);
+    free(exact_density);
     return status;
 }
