@@ -206,10 +206,10 @@ function TestTerminal:test_what_runs_have_in_common_is_told_within_the_width()
 end
 
 function TestTerminal:test_an_interrupt_is_told_on_a_line_of_its_own()
-    local t = terminal.run(("luajit %s synth:detector,rows=2000000,steps=100 bins=5"):format(
+    local t = terminal.run(("luajit %s synth:detector,rows=400000,steps=500 bins=5"):format(
         posix.quote(scripts.root .. "/experiments/sweep_bins.lua")),
         { folder = self.place.folder.path })
-    t:expect "1/100 steps"
+    t:expect "1/500 steps"
     t:type "\3"
     t:expect "interrupted: stopped at"
     lu.assertStrContains(t.raw, "\r\27[Kinterrupted: stopped at")
