@@ -105,6 +105,8 @@ enum ghm_function {
 };
 
 enum ghm_divide { GHM_DIVIDE_NONEMPTY = 0, GHM_DIVIDE_ALL };
+/* S before the first call with samples: 0; its counts; as many samples, evenly over the regions; 0,
+ * and every S_j is divided by 1 - m^k after its k-th update. */
 enum ghm_start { GHM_START_ZERO = 0, GHM_START_FIRST, GHM_START_UNIFORM, GHM_START_CORRECTED };
 enum ghm_empty { GHM_EMPTY_KEEP = 0, GHM_EMPTY_DECAY };
 enum ghm_reduction { GHM_MEAN = 0, GHM_SUM, GHM_NONE };

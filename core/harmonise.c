@@ -40,14 +40,15 @@ static int check_config(const ghm_config *config)
     return GHM_OK;
 }
 
-/* The state before the first call. */
-static void begin(const ghm_config *config, const int64_t *R, double tot, double *S)
+/* The state before the first call, which has `hits` samples: S counts samples, so a weight of boxes,
+ * which moves tot, does not move it. */
+static void begin(const ghm_config *config, const int64_t *R, int64_t hits, double *S)
 {
     for (int64_t j = 0; j < config->bins; j++) {
         if (config->start == GHM_START_FIRST) {
             S[j] = (double)R[j];
         } else if (config->start == GHM_START_UNIFORM) {
-            S[j] = tot / (double)config->bins;
+            S[j] = (double)hits / (double)config->bins;
         }
     }
 }
@@ -95,7 +96,7 @@ int ghm_harmonise(const ghm_config *config, const int64_t *R, const double *L, d
     if (config->momentum > 0) {
         /* A call without samples says nothing about where to start. */
         if (begun == 0 && hits > 0) {
-            begin(config, R, tot, S);
+            begin(config, R, hits, S);
         }
         if (begun > 0 || hits > 0) {
             advance(config, R, S, updates);

@@ -166,21 +166,21 @@ local starts = {
     zero = function() return 0 end,
     corrected = function() return 0 end,
     first = function(R) return R end,
-    uniform = function(_, tot, bins) return tot / bins end,
+    uniform = function(_, N, bins) return N / bins end,
 }
 
 -- One call: state is a table that lives as long as the loss ({} at first); c has bins, momentum,
 -- loss_weight, beta_max, divide, start, empty and reduction, all given. Returns { loss, n, limited,
 -- beta, used }.
 function M.step(c, state, R, L, tot)
-    local m, n = c.momentum, 0
+    local m, n, N = c.momentum, 0, 0
     for j = 1, c.bins do
-        n = n + (R[j] > 0 and 1 or 0)
+        n, N = n + (R[j] > 0 and 1 or 0), N + tonumber(R[j])
     end
     if not state.S and n > 0 and m > 0 then
         state.S, state.k = {}, {}
         for j = 1, c.bins do
-            state.S[j], state.k[j] = starts[c.start](R[j], tot, c.bins), 0
+            state.S[j], state.k[j] = starts[c.start](R[j], N, c.bins), 0
         end
     end
     for j = 1, state.S and c.bins or 0 do

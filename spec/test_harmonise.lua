@@ -5,6 +5,7 @@ local lu = require "luaunit"
 local clib = require "ghm.clib"
 local close = require "close"
 local ffi = require "ffi"
+local ghm = require "ghm"
 local harmonise = require "ghm.harmonise"
 local oracle = require "oracle"
 local samples = require "samples"
@@ -94,6 +95,16 @@ function TestHarmonise.test_a_first_hit_is_inflated_by_1_over_1_minus_m()
             close(one.loss, plain.loss * factor, exact, "loss with start = %s", start)
             close(one.beta_largest, plain.beta_largest * factor, exact, "beta of %s", start)
         end
+    end
+end
+
+-- S counts samples: a weight of boxes, which moves tot, is none of them.
+function TestHarmonise.test_a_uniform_start_has_the_first_calls_samples_whatever_they_weigh()
+    local pred, target = { 0.01, -0.3, 0.002, 0.1 }, { 0, 0, 0, 0 }
+    for _, weight in ipairs { 0.5, 1, 8 } do
+        local loss = ghm.GHMR { bins = 2, momentum = 0.75, start = "uniform" }
+        loss:forward(pred, target, { weight, weight, weight, weight })
+        lu.assertEquals(loss:state().S, { 2, 2 })
     end
 end
 
