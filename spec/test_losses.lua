@@ -121,6 +121,18 @@ function TestLosses.test_tables_labels_and_arrays_are_the_same_to_a_loss()
     lu.assertEquals(ghm.GHMC():forward(logits, { 2, 0 }, { 1, 1 }), dense)
 end
 
+function TestLosses.test_integers_of_the_logits_shape_are_targets_with_one_column_too()
+    local x = array.from({ { -3 }, { 0.5 }, { 2 } }, "f4")
+    local wanted = ghm.GHMC():forward(x, array.from({ { 0 }, { 1 }, { 1 } }, "f4"))
+    local flat = array.from({ -3, 0.5, 2 }, "f4")
+    for _, dtype in ipairs { "i1", "i2", "i4", "i8", "u1" } do
+        lu.assertEquals(ghm.GHMC():forward(x, array.from({ { 0 }, { 1 }, { 1 } }, dtype)), wanted)
+        lu.assertEquals(ghm.GHMC():forward(flat, array.from({ 0, 1, 1 }, dtype)), wanted)
+    end
+    -- without the axis of classes they are labels: class 0, or 1 for background
+    lu.assertEquals(ghm.GHMC():forward(x, array.from({ 1, 0, 0 }, "i8")), wanted)
+end
+
 function TestLosses.test_shapes_that_do_not_fit_are_refused()
     local loss = ghm.GHMC()
     samples.refused("dump", { "target is f4[3]", "f4[2]" }, loss.forward, loss, { 1, 2 },

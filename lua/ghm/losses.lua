@@ -106,11 +106,13 @@ for name in pairs(kinds) do
 end
 M.names = { "GHMC", "SoftmaxGHMC", "GHMR", "BCE", "Focal", "ASL1", "SmoothL1" }
 
+-- Integers of one column are labels only where they lack the axis of classes that the logits have.
 local function is_labels(pred, target)
     local dtype = array.is(target) and target.dtype
     local integral = dtype and dtype:match "^[iu]" and dtype ~= "u1"
     local columns = #pred.shape >= 2 and pred.shape[#pred.shape] or 1
-    return columns > 1 and target.n * columns == pred.n or integral and columns == 1
+    return columns > 1 and target.n * columns == pred.n
+        or integral and columns == 1 and #target.shape < #pred.shape
 end
 
 function Loss:batch(pred, target, weight)
