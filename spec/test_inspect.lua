@@ -114,6 +114,18 @@ function TestInspect:test_a_background_taken_for_a_class_is_asked_about()
     end
 end
 
+function TestInspect:test_labels_beside_weights_of_each_class_are_inspected()
+    self.folder:write("b.npz", bytes.zip {
+        { name = "logits.npy", data = bytes.npy { shape = "(4, 2)", data = ("\0"):rep(32) } },
+        { name = "labels.npy", data = bytes.npy { descr = "|u1", shape = "(4,)",
+            data = "\2\1\1\0" } },
+        { name = "weight.npy", data = bytes.npy { descr = "|u1", shape = "(4, 2)",
+            data = ("\1"):rep(8) } } })
+    local output, status = self:run "b.npz"
+    lu.assertEquals(status, 0)
+    lu.assertStrContains(output, "labels: 75.0 % of the rows have a class")
+end
+
 function TestInspect:test_help_promises_no_synthetic_dumps()
     lu.assertNotStrContains(self:run "-h", "synth:")
     lu.assertEquals({ self:run "synth:fresh" },

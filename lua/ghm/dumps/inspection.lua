@@ -118,7 +118,7 @@ local function labels_warning(file, calls)
         end
         name = name or labels
         local of_call, with_class = labelled_rows(call, file.entries[labels],
-            call.weight_per_row and file.entries[weight])
+            call.weight_per_row and file.entries[weight] or nil)
         rows, positive = rows + of_call, positive + with_class
     end
     local warning = warnings.crowded(positive, rows, name)
