@@ -136,6 +136,20 @@ for _, task in ipairs { "classification", "regression" } do
     end
 end
 
+function TestLossesStudy.test_a_loss_weight_is_a_factor_of_every_value_and_of_no_share()
+    for _, task in ipairs { "classification", "regression" } do
+        local calls, weighed = stream(task), { loss_weight = 3 }
+        for key, value in pairs(keys) do
+            weighed[key] = value
+        end
+        local rows = study.rows(calls, study.list(task, keys))
+        for i, row in ipairs((study.rows(calls, study.list(task, weighed)))) do
+            close(row.value, 3 * rows[i].value, { rel = 1e-12 }, "value of %s", row.loss)
+            close(row.easy_share, rows[i].easy_share, { rel = 1e-12 }, "share of %s", row.loss)
+        end
+    end
+end
+
 function TestLossesStudy.test_plain_curves_are_slopes_of_the_losses()
     local g = { 0.001, 0.02, 0.3, 0.5, 0.77, 0.999 }
     for _, loss in ipairs(study.list("classification", keys)) do

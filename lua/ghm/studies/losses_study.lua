@@ -84,6 +84,13 @@ local function add_ghm(list, task, name, keys)
     add(", exact density", { eps = eps, params = { eps = eps, mu = mu } })
 end
 
+local function weighed(list, keys)
+    for _, loss in ipairs(list) do
+        loss.loss_weight = keys.loss_weight
+    end
+    return list
+end
+
 -- The losses to compare: keys.bins, momentum, alpha, gamma (classification), beta (regression) hold
 -- one value or a list; keys.mu and eps (or nil) one. alpha < 0: focal without balance.
 function M.list(task, keys)
@@ -96,7 +103,7 @@ function M.list(task, keys)
         list[#list + 1] = plain(task, "ASL1", { mu = keys.mu }, ("ASL1, mu %g"):format(keys.mu),
             { mu = keys.mu }, keys.mu)
         add_ghm(list, task, "GHM-R", keys)
-        return list
+        return weighed(list, keys)
     end
     list[1] = plain(task, "BCE", {}, "BCE", {})
     each(keys.gamma, function(gamma)
@@ -108,14 +115,14 @@ function M.list(task, keys)
         end)
     end)
     add_ghm(list, task, "GHM-C", keys)
-    return list
+    return weighed(list, keys)
 end
 
 -- The losses of rows of exclusive classes, to be asked of the margins of ghm.softmax.
 function M.softmax_list(keys)
     local list = { plain("classification", "BCE", {}, "softmax CE", {}) }
     add_ghm(list, "classification", "softmax GHM-C", keys)
-    return list
+    return weighed(list, keys)
 end
 
 -- Soft targets know BCE and g alone, of all samples.
@@ -150,7 +157,7 @@ local function ask(loss, sketch, state)
     end
     local each_value = loss.eps and exact(loss.value, "both", 1)
         or sketch:sums(loss.value, loss.a, loss.b)
-    local value = sketches.total(each_value, sketch:intervals())
+    local value = (loss.loss_weight or 1) * sketches.total(each_value, sketch:intervals())
     return value / math.max(sketch:facts().valid, 1), loss.eps and function(group, power)
         return exact(power == 2 and "norm_squared" or "norm", group, power)
     end or sums
