@@ -22,10 +22,10 @@ ghm.experiment.main {
     name = "compare_losses",
     question = "What does each loss make of the same samples: which of them carry its gradient?",
     epilog = "Columns: shares of the gradient, by g: easy below 0.1, medium below 0.5, hard below "
-        .. "0.9, outliers from 0.9 on; entropy of the contributions over g (1: flat); positive: "
-        .. "share of the positives; effective: how many samples of a call carry the gradient, "
-        .. "(sum)^2 / sum of squares. Rows of one class each are compared under softmax too. "
-        .. "Figures: the paper's 1 to 3, for logits and for boxes.",
+        .. "0.9, outliers from 0.9 on; entropy of the contributions over 40 regions of g, empty or "
+        .. "not (1: flat); positive: share of the positives; effective: how many samples of a "
+        .. "call carry the gradient, (sum)^2 / sum of squares. Rows of one class each are compared "
+        .. "under softmax too. Figures: the paper's 1 to 3, for logits and for boxes.",
     axes = { "bins", "momentum" }, rows_by = { "loss" },
     keys = ghm.keys { "bins", "momentum", "alpha", "gamma", "beta", "mu", "eps", "loss_weight",
         "beta_max", "divide", "start", "empty", "labels", single = true, bins = "10,30",

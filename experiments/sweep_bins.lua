@@ -24,8 +24,9 @@ ghm.experiment.main {
         .. "noise and from a density that is uneven inside the region; scarce: share of the "
         .. "gradient from regions with fewer than 100 samples; GD error against the exact density, "
         .. "mean over samples; cosine with the exact density's gradient; entropy of the "
-        .. "contributions (1: flat); Rudemo's score (least is best); Knuth's log posterior "
-        .. "(greatest is best).",
+        .. "contributions of the n regions (1: flat); Rudemo's score (least is best); Knuth's log "
+        .. "posterior (greatest is best). Of results.csv also effective: as how many samples of a "
+        .. "call the weights count, (sum beta)^2 / sum beta^2.",
     axes = { "bins", "momentum" },
     keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
         "empty", "eps", "labels", single = true, bins = "5:50:5", momentum = "0" },
