@@ -169,6 +169,19 @@ function TestMuStudy.test_no_mu_is_recommended_where_most_errors_are_0()
     end
 end
 
+-- Boxes in pixels, say, of a model that is far off.
+function TestMuStudy.test_large_errors_have_their_quantile_too()
+    for size, said in pairs { [7e4] = "puts the 0.5-quantile of |d|, 6.81e+04", -- 6 % a knot
+        [3e9] = "is beyond 1e+09" } do
+        local pred = ghm.array.from({ size, size, size, 0.5 }, "f4", { 1, 4 })
+        local batch = ghm.batch.regression { pred = pred, target = ghm.array.new("f4", { 1, 4 }) }
+        local calls = ghm.sweep.read(made_up.source_of("regression", { { batch } }),
+            { bins = { 10 }, mu = { 0.02 }, knots = study.knots() })
+        local d, drawn = study.quantiles(calls, 0.5)
+        lu.assertStrContains(study.recommend(d, drawn, 0.5).reason, said)
+    end
+end
+
 function TestMuStudy.test_few_steps_are_told_that_they_have_no_interval()
     local row = { mu = 0.1, bins = 10, d_last = 0.2, last_share = 0.25 }
     for n, said in pairs { [3] = "is not known; at mu = 0.1, the nearest tried, the last",

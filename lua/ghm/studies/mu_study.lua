@@ -21,11 +21,11 @@ for _, column in ipairs(bins_study.columns) do
 end
 
 -- Where |d| is cut, so that its quantiles and contributions are exact there: 40 to a decade, from
--- LOWEST on. Errors below that are none.
-local LOWEST = 1e-6
+-- LOWEST, below which an error is none, to HIGHEST, beyond which no box is.
+local LOWEST, HIGHEST = 1e-6, 1e9
 function M.knots()
     local list = {}
-    for k = -240, 120 do
+    for k = -240, 360 do
         list[#list + 1] = 10 ^ (k / 40)
     end
     return list
@@ -163,6 +163,10 @@ function M.recommend(d, list, q)
         verdict.reason = ("the %g-quantile of |d| is 0, so no mu puts it at g = %g: are boxes with "
             .. "no error, as of ignored ones, among the samples? A weight of 0 leaves them out, "
             .. "--quantile chooses another"):format(q, TARGET)
+        verdict.as_good = json.array {}
+    elseif d > 0.999 * HIGHEST then
+        verdict.reason = ("the %g-quantile of |d| is beyond %g: no mu is told for boxes so far off")
+            :format(q, HIGHEST)
         verdict.as_good = json.array {}
     end
     return verdict
