@@ -16,7 +16,7 @@ ghm.cli.main({
     shards = true,
     without = { "--out", "--name", "--plot", "--csv", "--json" },
     keys = ghm.keys { "bins", "mu", "beta", "labels", single = true, bins = "1:100:1,200",
-        mu = "0.02,log:0.001:1:13", beta = ghm.losses.defaults.beta .. ",1" },
+        mu = "0.02,log:1e-3:1:19", beta = ghm.losses.defaults.beta .. ",1" },
     options = function(parser)
         ghm.loss_option.add(parser, "ghmc")
         parser:option("--file", "the file to write, also -o (DUMP.sketch)"):hidden_name "-o"

@@ -207,6 +207,18 @@ end
 local TestSweepMu = {}
 _G.TestSweepMu = TestSweepMu
 
+function TestSweepMu.test_answers_from_the_sketch_that_sketch_makes_unasked()
+    local place = scripts.place()
+    place:fine("sketch", "synth:detector,rows=400 --loss ghmr -q -o a.sketch")
+    local answers = {}
+    for k, dump in ipairs { "synth:detector,rows=400", "a.sketch" } do
+        answers[k] = place:fine("sweep_mu", dump .. " -q --plot none"):match "mu = %S+ puts.-;"
+    end
+    lu.assertNotNil(answers[1])
+    lu.assertEquals(answers[2], answers[1])
+    place:remove()
+end
+
 function TestSweepMu.test_answers_in_its_last_three_lines()
     local place = scripts.place()
     for words, said in pairs { [""] = "the 0.5-quantile of |d|", ["--quantile 0.9"] = "the 0.9-",

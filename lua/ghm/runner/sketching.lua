@@ -4,6 +4,7 @@ local declared = require "ghm.declared"
 local device = require "ghm.device"
 local fault = require "ghm.fault"
 local loss_option = require "ghm.runner.loss_option"
+local mu_study = require "ghm.studies.mu_study"
 local posix = require "ghm.posix"
 local progress = require "ghm.runner.progress"
 local reading = require "ghm.runner.reading"
@@ -26,6 +27,16 @@ local function default_name(args)
         part = ("-%0" .. #tostring(of) .. "d-of-%d"):format(i, of)
     end
     return ("%s%s.%s"):format(stem ~= "" and stem or "dump", part, saved.EXTENSION)
+end
+
+-- Where |d| is cut beside the edges of regions: at these values of beta, and where the study of mu
+-- wants it.
+local function knots_of(keys)
+    local knots = mu_study.knots()
+    for _, beta in ipairs(keys.beta) do
+        table.insert(knots, beta)
+    end
+    return knots
 end
 
 -- Returns the exit code. Fault "failed" where the file cannot be written.
@@ -52,7 +63,7 @@ function M.main(args)
     local steps = {}
     reading.hash_beside(source)
     local calls = sweep.read(source, { bins = args.keys.bins, mu = boxes and args.keys.mu or nil,
-        knots = boxes and args.keys.beta or nil, nonfinite = args.nonfinite,
+        knots = boxes and knots_of(args.keys) or nil, nonfinite = args.nonfinite,
         progress = progress.of(args, "steps"), tell = telling.refusals(),
         keep = function(step, fresh)
             reading.identify(step)

@@ -180,21 +180,30 @@ function M.percent(x)
     return ("%.3g %%"):format(100 * x)
 end
 
--- Ascending numbers in a short form: "1:100:1, 200", "0.5, 0.75", "none". Four and more of even
--- steps are a range; long lists lose their middle.
+-- Ascending numbers in a short form: "1:100:1, 200", "log:0.001:1:4", "0.5, 0.75", "none". Four and
+-- more of even steps or ratios are a range; long lists lose their middle.
 function M.ranges(list)
     local words, k = {}, 1
-    while k <= #list do
-        local step, last = list[k + 1] and list[k + 1] - list[k], k
-        while list[last + 1]
-            and math.abs(list[last + 1] - list[last] - step) <= 1e-9 * math.abs(step) do
+    local function run_end(next_of) -- last of the values from k on that follow each other so
+        local last = k + 1
+        while list[last + 1] and math.abs(list[last + 1] - next_of(list[last]))
+            <= 1e-9 * math.abs(list[last + 1] - list[last]) do
             last = last + 1
         end
-        if last - k >= 3 then
-            words[#words + 1] = ("%.6g:%.6g:%.6g"):format(list[k], list[last], step)
-            k = last + 1
+        return list[last] and last or k
+    end
+    while k <= #list do
+        local a, b = list[k], list[k + 1]
+        local even = run_end(function(x) return x + (b - a) end)
+        local log = a > 0 and b and run_end(function(x) return x * (b / a) end) or k
+        if even - k >= 3 then
+            words[#words + 1] = ("%.6g:%.6g:%.6g"):format(a, list[even], b - a)
+            k = even + 1
+        elseif log - k >= 3 then
+            words[#words + 1] = ("log:%.6g:%.6g:%d"):format(a, list[log], log - k + 1)
+            k = log + 1
         else
-            words[#words + 1] = ("%.6g"):format(list[k])
+            words[#words + 1] = ("%.6g"):format(a)
             k = k + 1
         end
     end
