@@ -44,7 +44,8 @@ ghm.experiment.main {
         end
         return { rows = rows, columns = study.columns, shown = shown, figures = figures,
             term = term, listed = study.listed(rows, best), recommendations = { advice },
-            lines = { advice.reason, not advice.only and ghm.bootstrap.sentence(advice) or nil },
+            lines = { advice.reason, not advice.only and not advice.alike
+                and ghm.bootstrap.sentence(advice) or nil },
             warnings = study.warnings(x.task, x.calls, best), mark = function(row)
                 return row == best and "▸" or ""
             end }

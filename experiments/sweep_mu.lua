@@ -46,7 +46,7 @@ ghm.experiment.main {
         local rows, resamplings, whole = study.rows(x.calls, x.configurations, d, keys, x.progress)
         local best, advice = study.nearest(rows, resamplings, verdict.value)
         return { rows = rows, columns = study.columns, shown = shown,
-            listed = study.listed(rows, best), lines = study.answer(verdict, advice, best),
+            listed = study.listed(rows, best), lines = study.answer(verdict, advice, best, rows),
             figures = ghm.mu_figures.draw(x.calls, keys, rows, whole, best, d, q,
                 verdict.value),
             term = study.edges_table(whole, best),

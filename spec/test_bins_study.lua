@@ -97,6 +97,22 @@ function TestBinsStudy.test_recommends_the_coarsest_whose_betas_are_as_right_as_
     end
 end
 
+function TestBinsStudy.test_where_bins_make_no_difference_the_answer_says_so()
+    -- { what rows have in common, whether loss is, text }
+    for _, case in ipairs { { 1, 0.5, "lie in one region" }, { 2, 0, "lie in 2 regions" },
+        { 2, 0.5 }, { 5, 0 } } do
+        local rows = {}
+        for k, bins in ipairs { 1, 10, 5, 20 } do
+            rows[k] = { bins = bins, n = case[1] == 5 and bins or case[1], beta_largest = 1,
+                loss = 1 + case[2] * k, beta_error = 1 / bins, beta_noise = 0.01 }
+        end
+        local best, verdict = study.recommend(rows)
+        lu.assertEquals(verdict.alike, case[3] and true, tostring(case[3]))
+        lu.assertEquals(best.bins, case[3] and 5 or 20)
+        lu.assertStrContains(verdict.reason, case[3] or "try finer ones than 20")
+    end
+end
+
 -- { rows as bins = share of empty regions, the bins to train with }
 local soft_advice = {
     { { { 5, 0 }, { 10, 0.05 }, { 20, 0.4 } }, 10, "with few of them." },

@@ -309,6 +309,24 @@ function TestDensityStudy.test_shapes_have_names()
     end
 end
 
+function TestDensityStudy.test_a_density_of_one_or_two_regions_has_places_and_no_shape()
+    local function line_of(R, groups)
+        local list = {}
+        for k, name in ipairs { "positives", "negatives" } do
+            list[k] = groups and { name = name, N = 1, R = groups[k] }
+        end
+        return answer.lines { rows = { { first_share = 0, last_share = 0 } }, bins = #R,
+            all = { R = R }, groups = list, steps = { {} }, moved = { beyond = {} }, far = {} }[1]
+    end
+    lu.assertEquals(line_of({ 0, 9, 0, 0 }, { { 0, 1, 0, 0 }, { 0, 8, 0, 0 } }),
+        "All samples have g from 0.25 to 0.5.")
+    lu.assertEquals(line_of({ 9, 0, 0, 1 }, { { 0, 0, 0, 1 }, { 9, 0, 0, 0 } }),
+        "All samples have g from 0 to 0.25 or 0.75 to 1; positives: 0.75 to 1, negatives: 0 to "
+        .. "0.25.")
+    lu.assertStrContains(line_of { 9, 1, 0, 2 }, "The density is U-shaped")
+    lu.assertStrContains(line_of { 9, 1 }, "The density is ")
+end
+
 local TestDensity = {}
 _G.TestDensity = TestDensity
 

@@ -7,6 +7,7 @@ local curves = require "ghm.studies.curves"
 local ghm = require "ghm"
 local json = require "ghm.json"
 local oracle = require "oracle"
+local parts = require "ghm.studies.losses_parts"
 local samples = require "samples"
 local scripts = require "scripts"
 
@@ -234,6 +235,25 @@ function TestCompareLosses:test_logits_and_boxes_come_with_one_command()
             lu.assertStrContains(plots, prefix .. name .. ".svg")
         end
     end
+end
+
+function TestLossesStudy.test_of_a_gradient_in_one_place_no_loss_is_the_most_even()
+    local function part(what, easy, entropy)
+        local rows = {}
+        for k, loss in ipairs { "BCE", "focal" } do
+            rows[k] = { loss = loss, easy_share = easy ^ k, outlier_share = 0,
+                entropy = entropy * k }
+        end
+        return { what = what, rows = rows }
+    end
+    lu.assertEquals(parts.answer { part("logits", 1, 0.001) }, {
+        "Logits: easy samples (g < 0.1) and outliers (g >= 0.9) give 100 % and 0 % of the gradient "
+        .. "with each loss.", "All gradient of logits comes from one narrow range of g, with each "
+        .. "loss: there is nothing to even out." })
+    local lines = parts.answer { part("logits", 1, 0), part("boxes", 0.5, 0.25) }
+    lu.assertStrContains(lines[2], "give 50 % and 0 % of the gradient with BCE; 25 % and 0 % with")
+    lu.assertStrContains(lines[3], "The most even over g: of boxes focal (entropy 0.50; BCE: 0.25)"
+        .. ". All gradient of logits comes")
 end
 
 -- What two scripts draw and tell of the same gradient is the same, call by call.

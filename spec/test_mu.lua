@@ -163,7 +163,7 @@ function TestMuStudy.test_no_mu_is_recommended_where_most_errors_are_0()
         local d, drawn = study.quantiles(calls, q)
         local verdict = study.recommend(d, drawn, q)
         local row = { mu = 0.02, bins = 10, d_last = 0.04, last_share = 0.25 }
-        local lines = study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row)
+        local lines = study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row, { row })
         lu.assertStrContains(lines[1], said)
         lu.assertEquals({ #lines, #verdict.as_good }, q == 0.5 and { 1, 0 } or { 2, 2 })
     end
@@ -187,7 +187,9 @@ function TestMuStudy.test_few_steps_are_told_that_they_have_no_interval()
     for n, said in pairs { [3] = "is not known; at mu = 0.1, the nearest tried, the last",
         [4] = "is mu = 0.067 to 0.27; at mu = 0.1, the nearest tried, the last" } do
         local verdict = study.recommend(0.1, { 0.05, 0.1, 0.1, 0.2, steps = n }, 0.5)
-        lu.assertStrContains(study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row)[2], said)
+        local lines = study.answer(verdict, ghm.bootstrap.verdict(10, { 10 }), row, { row })
+        lu.assertStrContains(lines[2], said)
+        lu.assertStrContains(lines[2], "Try mu=log:0.013:1.3:9 too.") -- 0.1 alone was tried
     end
 end
 

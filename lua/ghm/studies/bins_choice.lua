@@ -2,6 +2,7 @@
 -- unevenness.
 
 local bootstrap = require "ghm.studies.bootstrap"
+local json = require "ghm.json"
 local metrics = require "ghm.studies.metrics"
 
 local M = {}
@@ -115,9 +116,48 @@ local function field(rows, key)
     return values
 end
 
+-- Whether it makes no difference which of these rows is taken, as where all samples lie in one
+-- region of each; rows of M = 1 aside.
+local function alike(rows)
+    local first_of, several = {}, false
+    for _, row in ipairs(rows) do
+        if row.bins > 1 and row.n then
+            local key = ("%s %s"):format(row.momentum or 0, row.mu or 0)
+            local first = first_of[key] or row
+            local one = row.n == 1 and first.n == 1
+            if not one and (row.n ~= first.n or row.beta_largest ~= first.beta_largest
+                or math.abs(row.loss - first.loss) > 1e-9 * math.abs(first.loss)) then
+                return false
+            end
+            first_of[key], several = first, several or first.bins ~= row.bins
+        end
+    end
+    return several
+end
+
+-- The same recommendation where it makes no difference: the coarsest regions.
+local function any_of(rows)
+    local best, as_good = nil, json.array {}
+    for _, row in ipairs(rows) do
+        best = row.bins > 1 and not (best and best.bins <= row.bins) and row or best
+    end
+    for _, row in ipairs(rows) do
+        as_good[#as_good + 1] = row.bins > 1 and row.bins ~= best.bins
+            and row.bins ~= as_good[#as_good] and row.bins or nil
+    end
+    local where = best.n == 1 and "all samples of a call lie in one region, with the same beta"
+        or ("the samples of a call lie in %.3g regions, with the same betas"):format(best.n)
+    return best, { key = "bins", value = best.bins, as_good = as_good, alike = true,
+        reason = ("bins = %d: %s, whichever choice is taken: there is nothing to choose."):format(
+        best.bins, where) }
+end
+
 -- The row to train with, and the recommendation of its bins (see experiment.lua), whose reason is
 -- one sentence. rows: after M.fill.
 function M.recommend(rows, resamplings)
+    if alike(rows) then
+        return any_of(rows)
+    end
     local finest = rows[1].beta_error == nil
     local errors = field(rows, finest and "empty_share" or "beta_error")
     local at, least_at = best_of(rows, errors, finest)

@@ -179,6 +179,8 @@ end
 function M.words(verdict)
     if verdict.only then
         return "the only choice tried"
+    elseif verdict.alike then
+        return "as good as any other tried"
     elseif not verdict.share then
         return "one step tells nothing of how sure this is"
     end

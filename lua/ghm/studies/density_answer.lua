@@ -23,18 +23,30 @@ function M.shape(R)
     return shapes[against(R[1])][against(R[bins])]
 end
 
+-- What is all there is to say of one or two regions: where they are; nil for more.
+local function narrow(R)
+    local used = {}
+    for j = 1, #R do
+        used[#used + 1] = R[j] > 0 and ("%.3g to %.3g"):format((j - 1) / #R, j / #R) or nil
+    end
+    return #used < math.min(3, #R) and table.concat(used, " or ") or nil
+end
+
 local function shape_line(found)
-    local row = found.rows[1]
-    local parts = {}
+    local row, parts, few = found.rows[1], {}, narrow(found.all.R)
     for _, part in ipairs(found.groups) do
         if part.N > 0 then
-            parts[#parts + 1] = ("of %s %s"):format(part.name, M.shape(part.R))
+            parts[#parts + 1] = few and ("%s: %s"):format(part.name, narrow(part.R))
+                or ("of %s %s"):format(part.name, M.shape(part.R))
         end
     end
-    return ("The density is %s: %s of the samples have g < %.3g, %s have g >= %.3g%s%s."):format(
+    local of_parts = #parts > 0 and "; " .. table.concat(parts, ", ") or ""
+    if few then
+        return ("All samples have g from %s%s."):format(few, few:find " or " and of_parts or "")
+    end
+    return ("The density is %s: %s of the samples have g < %.3g, %s have g >= %.3g%s."):format(
         M.shape(found.all.R), text.percent(row.first_share), 1 / found.bins,
-        text.percent(row.last_share), 1 - 1 / found.bins, #parts > 0 and "; " or "",
-        table.concat(parts, ", "))
+        text.percent(row.last_share), 1 - 1 / found.bins, of_parts)
 end
 
 -- Where steps differ by more than chance; a drift that is too slow for two of them to differ shows
@@ -106,8 +118,8 @@ local function parts_line(found)
     if error then
         local worst = M.worst_region(found.calibration)
         lines[#lines + 1] = ("probabilities are off by %.2g on average, %s"):format(error,
-            worst and ("most at p = %.2g, where %.2g are positive"):format(worst.predicted,
-            worst.observed) or "in no region of p by more than chance")
+            worst and ("most at p = %.2g, where %s are positive"):format(worst.predicted,
+            text.percent(worst.observed)) or "in no region of p by more than chance")
     end
     local line = table.concat(lines, "; ")
     return line ~= "" and line:sub(1, 1):upper() .. line:sub(2) .. "." or nil

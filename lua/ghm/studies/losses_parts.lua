@@ -135,33 +135,48 @@ local TOLD = 5 -- losses that one sentence tells of; the table has all
 
 -- Where the part's losses take their gradient from, in one sentence.
 local function shares_line(part)
-    local rows, words = {}, {}
+    local rows, words, differ = {}, {}, false
+    local function shares_of(row, what)
+        return ("%s and %s%s"):format(text.percent(row.easy_share), text.percent(row.outlier_share),
+            what)
+    end
     for _, row in ipairs(part.rows) do
         rows[#rows + 1] = row.easy_share and not row.eps and row or nil
     end
     for i, row in ipairs(curves.some(rows, TOLD)) do
-        words[i] = ("%s and %s%s with %s"):format(text.percent(row.easy_share),
-            text.percent(row.outlier_share), i == 1 and " of the gradient" or "", row.loss)
+        differ = differ or shares_of(row, "") ~= shares_of(rows[1], "")
+        words[i] = shares_of(row, i == 1 and " of the gradient" or "") .. " with " .. row.loss
     end
+    words = (differ or #words < 2) and words
+        or { shares_of(rows[1], " of the gradient with each loss") }
     return ("%s: easy samples (g < 0.1) and outliers (g >= 0.9) give %s."):format(
         part.what:gsub("^%l", string.upper), table.concat(words, "; "))
 end
 
 -- The loss that spreads its gradient most evenly over g.
 local function flattest_line(parts)
-    local words = {}
+    local words, narrow = {}, {}
     for _, part in ipairs(parts) do
-        local best
+        local best -- none, where no loss has more than one region of g to spread it over
         for _, row in ipairs(part.rows) do
             best = (not best or row.entropy > best.entropy) and row or best
         end
         local plain = part.rows[1]
         local own, its = ("%.2f"):format(best.entropy), ("%.2f"):format(plain.entropy)
-        words[#words + 1] = ("of %s %s (entropy %s%s)"):format(part.what, best.loss, own,
-            best == plain and "" or own == its and ", as of " .. plain.loss
-            or ("; %s: %s"):format(plain.loss, its))
+        if tonumber(own) == 0 then
+            narrow[#narrow + 1] = part.what
+        else
+            words[#words + 1] = ("of %s %s (entropy %s%s)"):format(part.what, best.loss, own,
+                best == plain and "" or own == its and ", as of " .. plain.loss
+                or ("; %s: %s"):format(plain.loss, its))
+        end
     end
-    return "The most even over g: " .. table.concat(words, "; ") .. "."
+    local lines = {}
+    lines[1] = #words > 0 and "The most even over g: " .. table.concat(words, "; ") .. "." or nil
+    lines[#lines + 1] = #narrow > 0 and ("All gradient of %s comes from one narrow range of g, "
+        .. "with each loss: there is nothing to even out."):format(table.concat(narrow, " and "))
+        or nil
+    return table.concat(lines, " ")
 end
 
 -- The answer: a line for each part, and one for all.

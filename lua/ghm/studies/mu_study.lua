@@ -203,7 +203,17 @@ function M.listed(rows, best)
     return bins_study.listed(same, best, "mu")
 end
 
-function M.answer(verdict, advice, best)
+-- What is to be said where the recommended mu lies outside those that were tried.
+local function outside(rows, value)
+    local least, most = math.huge, 0
+    for _, row in ipairs(rows) do
+        least, most = math.min(least, row.mu), math.max(most, row.mu)
+    end
+    return (value < least or value > most) and (" Try mu=log:%.2g:%.2g:9 too."):format(
+        value / 10, value * 10) or ""
+end
+
+function M.answer(verdict, advice, best, rows)
     if #verdict.as_good == 0 then
         return { verdict.reason:sub(1, 1):upper() .. verdict.reason:sub(2) .. "." }
     end
@@ -213,8 +223,9 @@ function M.answer(verdict, advice, best)
         ("%s; %g to %g, with which it lies at g = %g to %g, are as good."):format(verdict.reason,
             verdict.as_good[1], verdict.as_good[2], MOST, LEAST),
         ("%s; at mu = %.3g, the nearest tried, the last of %d regions begins at |d| = %.3g and "
-            .. "holds %.0f %%; M = %d, %s."):format(sure, best.mu, best.bins, best.d_last,
-            100 * best.last_share, best.bins, bootstrap.words(advice)),
+            .. "holds %.0f %%; M = %d, %s.%s"):format(sure, best.mu, best.bins, best.d_last,
+            100 * best.last_share, best.bins, bootstrap.words(advice),
+            outside(rows, verdict.value)),
     }
 end
 
