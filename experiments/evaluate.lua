@@ -66,7 +66,7 @@ ghm.cli.main({
     else
         local shown = { "step", { key = "valid" }, { key = "loss", format = "%.6g" },
             { key = "n" }, { key = "beta_largest", title = "largest beta",
-                format = ghm.text.number } }
+                format = ghm.text.plain } }
         if loss.task == "classification" and soft < #rows then
             table.insert(shown, 3, "positive")
         end

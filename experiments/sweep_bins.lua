@@ -9,7 +9,7 @@ local ghm = require "ghm.runner.script"
 local shown = {
     { key = "bins" }, { key = "loss", format = ghm.text.loss }, { key = "n", format = "%.1f" },
     { key = "empty_share", title = "empty", format = "%.2f" },
-    { key = "beta_largest", title = "max beta", format = ghm.text.number },
+    { key = "beta_largest", title = "max beta", format = ghm.text.plain },
     { key = "beta_error", title = "beta error", format = "%.3f" },
     { key = "scarce_share", title = "scarce", format = "%.3f" },
     { key = "density_error_mean", title = "GD error", format = "%.3f" },

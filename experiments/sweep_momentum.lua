@@ -10,7 +10,7 @@ local shown = {
     { key = "momentum", format = "%g" }, "start", "empty", { key = "error", format = "%.3f" },
     { key = "loss", format = "%.4g" }, { key = "jitter", format = "%.3f" },
     { key = "beta_stream", title = "beta(t)", format = ghm.momentum_figures.sparkline },
-    { key = "beta_largest", title = "largest", format = ghm.text.number },
+    { key = "beta_largest", title = "largest", format = ghm.text.plain },
     { key = "beta_spread", title = "spread", format = "%.3f" }, { key = "lag", format = "%.3f" },
     { key = "ahead", format = "%.3f" }, { key = "inflation", title = "cold", format = "%.3g" },
 }

@@ -13,7 +13,7 @@ local shown = {
     { key = "loss", format = ghm.text.loss },
     { key = "asl1", title = "ASL1", format = ghm.text.loss },
     { key = "n", format = "%.1f" }, { key = "beta_error", title = "beta error", format = "%.3f" },
-    { key = "beta_largest", title = "max beta", format = ghm.text.number },
+    { key = "beta_largest", title = "max beta", format = ghm.text.plain },
     { key = "cosine", format = "%.4f" }, { key = "entropy", format = "%.3f" },
     { key = "smooth_l1", title = "smooth L1", format = ghm.text.loss }, -- the same for each mu
 }

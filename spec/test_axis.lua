@@ -175,6 +175,32 @@ function TestText.test_table_keeps_to_its_width_and_to_one_line_for_a_row()
     lu.assertNil(shown:find "\27")
 end
 
+-- { format, values, what is shown of them }
+local columns_of_numbers = {
+    { "%.4g", { 14.6, 19.87, 3 }, { "14.60", "19.87", " 3.00" } }, -- %g took their zeros
+    { "%.4g", { 69.07, 0.0001392, 12 }, { "69.07", " 0.0001392", "12" } },
+    { "%.3g", { 0.5, 7e-13, 12 }, { " 0.5", " 7e-13", "12" } },
+    { "%.6g", { 949435, 3, 0 / 0 }, { "949435", "     3", "   nan" } },
+    { text.loss, { 0.1234, 7e-13, 10.5 }, { " 0.1234", " 7e-13", "10.5000" } },
+    { text.plain, { 451.6, 15571.4, 1 / 0, nil, 75 },
+        { "  451.6", "15571", "    inf", "", "   75" } },
+    { text.percent, { 0.5, 0.123 }, { "  50 %", "12.3 %" } },
+}
+
+function TestText.test_numbers_of_a_column_have_their_points_below_one_another()
+    for i, case in ipairs(columns_of_numbers) do
+        local rows, shown = {}, {}
+        for r = 1, #case[3] do
+            rows[r] = { x = case[2][r] }
+        end
+        for line in text.table(rows, { { key = "x", format = case[1], title = "" } })
+            :gsub("%-nan", " nan"):gmatch "[^\n]*\n" do
+            shown[#shown + 1] = line:sub(1, -2)
+        end
+        lu.assertEquals({ unpack(shown, 3) }, case[3], "case " .. i)
+    end
+end
+
 function TestText.test_a_table_that_is_too_wide_anyway_cuts_no_short_word()
     local shown = text.table({ { start = "corrected", n = 123 } }, { "start", "n" }, { width = 8 })
     lu.assertStrContains(shown, "corrected  123")

@@ -63,7 +63,7 @@ end
 -- The words of a column of the results, top to bottom.
 local function column(n)
     return b:eval(([=[[...document.querySelectorAll("[aria-label=Results] tbody tr")].map(
-        (row) => row.cells[%d].textContent)]=]):format(n - 1))
+        (row) => row.cells[%d].textContent.trim())]=]):format(n - 1))
 end
 
 local function pointed(n)

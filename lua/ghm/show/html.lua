@@ -14,6 +14,7 @@ local M = {}
 
 local entities = { ["&"] = "&amp;", ["<"] = "&lt;", [">"] = "&gt;", ['"'] = "&quot;",
     ["'"] = "&#39;" }
+local FILLING = { "\226\128\135", "\226\128\136" } -- U+2007, U+2008: as wide as a digit, a point
 local REPLACEMENT = "\239\191\189" -- U+FFFD
 
 -- Control characters and the marks that turn the direction of writing, with which one name can pass
@@ -38,8 +39,8 @@ local function exact(x)
         or json.number(x)
 end
 
-local function cell(column, row, class, before)
-    local value, shown = row[column.key], before .. escape(text.cell(column, row))
+local function cell(value, shown, class, before)
+    shown = before .. escape(shown)
     if type(value) == "number" then
         shown = ('<data value="%s">%s</data>'):format(exact(value), shown)
     elseif #shown > 40 then
@@ -66,15 +67,6 @@ local function split(rows, columns)
         end
     end
     return differing, alike
-end
-
-local function is_numeric(rows, key)
-    for _, row in ipairs(rows) do
-        if row[key] ~= nil and type(row[key]) ~= "number" then
-            return false
-        end
-    end
-    return true
 end
 
 function M.list(entries)
@@ -114,18 +106,20 @@ function M.table(rows, columns, opts)
     local function add(...)
         lines[#lines + 1] = (...):format(select(2, ...))
     end
-    local classes = {}
+    local classes, shown = {}, {}
     for c, column in ipairs(differing) do
-        classes[c] = is_numeric(rows, column.key) and ' class="number"' or ""
+        local numeric
+        shown[c], numeric = text.cells(column, rows, FILLING)
+        classes[c] = numeric and ' class="number"' or ""
         add('<th scope="col"%s title="%s">%s</th>', classes[c], escape(column.key),
             escape(column.title or column.key))
     end
     add "</tr></thead>\n<tbody>"
-    for _, row in ipairs(rows) do
+    for r, row in ipairs(rows) do
         local sign, cells = opts.mark and opts.mark(row) or "", {}
         local before = sign ~= "" and escape(sign) .. " " or ""
         for c, column in ipairs(differing) do
-            cells[c] = cell(column, row, classes[c], c == 1 and before or "")
+            cells[c] = cell(row[column.key], shown[c][r], classes[c], c == 1 and before or "")
         end
         add("<tr%s>%s</tr>", sign ~= "" and ' class="chosen"' or "", table.concat(cells))
     end

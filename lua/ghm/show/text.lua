@@ -5,6 +5,7 @@
 --   text.percent(0.125) "12.5 %"   text.bytes(n) "1.2 GB"   text.seconds(t) "3.2 ms"
 --   text.bar(fraction, width)        text.width(s)  text.pad(s, width, align)  text.wrap(...)
 
+local aligned = require "ghm.show.aligned"
 local screen = require "ghm.show.screen"
 local utf8 = require "ghm.utf8"
 
@@ -130,14 +131,15 @@ function M.one_line(s)
     return (s:gsub("%c+", " "):gsub("^ +", ""):gsub(" +$", ""))
 end
 
--- A number in a short form that %g users expect: nan, inf and integers in full up to 2^53.
+-- A number in a short form that %g users expect: nan, inf, four digits, but below 1e7 those before
+-- the point in full.
 local function plain(x)
     if x ~= x then
         return "nan"
     elseif x == math.huge or x == -math.huge then
         return x > 0 and "inf" or "-inf"
-    elseif x == math.floor(x) and math.abs(x) < 1e7 then
-        return ("%d"):format(x)
+    elseif math.abs(x) < 1e7 and (x == math.floor(x) or math.abs(x) >= 999.95) then
+        return ("%.0f"):format(x)
     end
     return ("%.4g"):format(x)
 end
@@ -158,6 +160,8 @@ local function scaled(x, units, base, spell)
     local digits = size >= 99.95 and "%.0f" or size >= 9.995 and "%.1f" or "%.2f"
     return (x < 0 and "-" or "") .. digits:format(size) .. " " .. units[k]
 end
+
+M.plain = plain
 
 -- A count in three digits: 999, 1.24 k, 12.4 M, 3.10 G. Fractions below 1000: four digits.
 function M.number(x)
@@ -276,20 +280,32 @@ function M.cell(column, row)
     return tostring(value)
 end
 
+-- What a table shows of each row in a column, in lines of their own; and whether it is a column of
+-- numbers, which are filled up with these blanks (see ghm.show.aligned).
+function M.cells(column, rows, blanks)
+    local cells, values, numeric = {}, {}, #rows > 0
+    for r, row in ipairs(rows) do
+        cells[r] = M.one_line(M.cell(column, row))
+        values[r] = row[column.key]
+        numeric = numeric and (values[r] == nil or type(values[r]) == "number")
+    end
+    if numeric and (column.align or "right") == "right" then
+        cells = aligned.numbers(cells, values, column.format, blanks)
+    end
+    return cells, numeric
+end
+
 -- The columns of a table as it is laid out, { title, align, width, cells, wordy } each: cells[r] is
 -- the text of row r, wordy a column of words.
 local function laid_out(rows, columns)
     local list = {}
     for c, given in ipairs(columns) do
         given = type(given) == "string" and { key = given } or given
-        local column = { title = given.title or given.key, tail = given.tail, cells = {} }
+        local cells, numeric = M.cells(given, rows)
+        local column = { title = given.title or given.key, tail = given.tail, cells = cells }
         column.width = M.width(column.title)
-        local numeric = #rows > 0
-        for r, row in ipairs(rows) do
-            column.cells[r] = M.one_line(M.cell(given, row))
-            column.width = math.max(column.width, M.width(column.cells[r]))
-            local value = row[given.key]
-            numeric = numeric and (value == nil or type(value) == "number")
+        for _, shown in ipairs(cells) do
+            column.width = math.max(column.width, M.width(shown))
         end
         column.align, column.wordy = given.align or numeric and "right" or "left", not numeric
         list[c] = column
