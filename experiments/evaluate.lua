@@ -15,6 +15,16 @@ for _, key in ipairs(keys) do -- one loss a step is printed
     key.values = key.name == "reduction" and { "mean", "sum" } or key.values
 end
 
+-- The rows, and the mean of their losses as one more.
+local function with_mean(rows)
+    local list, sum = {}, 0
+    for r, row in ipairs(rows) do
+        list[r], sum = row, sum + row.loss
+    end
+    list[#rows + 1] = #rows > 1 and { step = "mean", loss = sum / #rows } or nil
+    return list
+end
+
 ghm.cli.main({
     name = "evaluate",
     question = "One loss on the steps given, in order, sharing the momentum state.",
@@ -64,16 +74,16 @@ ghm.cli.main({
     if args.json then
         io.stderr:write(ghm.telling.warnings(warnings))
     else
-        local shown = { "step", { key = "valid" }, { key = "loss", format = "%.6g" },
-            { key = "n" }, { key = "beta_largest", title = "largest beta",
-                format = ghm.text.plain } }
+        local shown = { { key = "step", tail = ghm.text.TAIL }, { key = "valid" },
+            { key = "loss", format = "%.6g" }, { key = "n" },
+            { key = "beta_largest", title = "largest beta", format = ghm.text.plain } }
         if loss.task == "classification" and soft < #rows then
             table.insert(shown, 3, "positive")
         end
         if rows[1] and rows[1].level then
             table.insert(shown, 2, "level")
         end
-        io.write(ghm.text.table(rows, shown))
+        io.write(ghm.telling.table(with_mean(rows), shown, "--json prints all"))
         if ignored > 0 then
             print(ghm.telling.ignored(ignored))
         end

@@ -56,9 +56,9 @@ cli.main({
     if args.json then
         print(json.encode({ files = files, totals = totals }, { indent = 2 }))
     else
-        print(("in all: files %d, refused %d, arrays %d, elements %s, non-finite %s"):format(
-            totals.files, totals.refused, totals.arrays, text.number(totals.elements),
-            text.number(totals.nonfinite)))
+        print(text.broken { ("in all: files %d, refused %d, arrays %d, elements %s, non-finite %s")
+            :format(totals.files, totals.refused, totals.arrays, text.number(totals.elements),
+            text.number(totals.nonfinite)) })
     end
     return totals.refused == 0 and 0
         or fault.exit_codes[totals.refused == totals.files and "dump" or "failed"]

@@ -85,6 +85,17 @@ function TestEvaluate:test_files_share_the_momentum()
     end
 end
 
+function TestEvaluate:test_the_table_ends_with_the_mean_of_several_calls()
+    self.place:dump("s1.npz", scripts.logits(), scripts.targets())
+    self.place:dump("s2.npz", scripts.logits(), scripts.targets())
+    local out = self.place:fine("evaluate", "s1.npz s2.npz momentum=0.5 start=zero")
+    local loss = "s%d.npz +%d+ +%d+ +([%d.]+).-"
+    local a, b, mean = out:match(loss .. loss .. "mean +([%d.]+)")
+    lu.assertAlmostEquals(tonumber(mean), (tonumber(a) + tonumber(b)) / 2, 2e-5)
+    lu.assertNotStrContains(self.place:fine("evaluate", "s1.npz"), "mean")
+    lu.assertNotStrContains(self.place:fine("evaluate", "s1.npz s2.npz --json"), "mean")
+end
+
 function TestEvaluate:test_every_loss_has_a_table()
     for loss, name in pairs { ghmc = "GHMC", ghmr = "GHMR", bce = "BCE", focal = "Focal",
         asl1 = "ASL1", smooth_l1 = "SmoothL1" } do

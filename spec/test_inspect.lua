@@ -34,8 +34,8 @@ function TestInspect:test_shows_type_use_range_and_the_first_nonfinite_place()
     local output, status = self:run "b.npz"
     lu.assertEquals(status, 0)
     lu.assertStrMatches(output:match "\nlogits[^\n]*",
-        "\nlogits +f4%[2,3%] +%- +%-2 +4 +1 +2, first at %[1,1%] +inflated")
-    lu.assertStrMatches(output:match "\npred([^\n]*)", " +f8%[1%] +%- +1 +1 +0 +0 +converted")
+        "\nlogits +f4%[2,3%] +%- +2, first at %[1,1%] +%-2 +4 +1 +inflated")
+    lu.assertStrMatches(output:match "\npred([^\n]*)", " +f8%[1%] +%- +0 +1 +1 +0 +converted")
     lu.assertStrContains(output, "in all: files 1, refused 0, arrays 2, elements 7, non-finite 2")
 end
 

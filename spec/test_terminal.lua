@@ -189,6 +189,26 @@ function TestTerminal:test_an_answer_keeps_to_the_width_of_its_terminal()
     lu.assertNotStrContains(self:answer(120, "TERM=xterm").seen, "columns are listed")
 end
 
+function TestTerminal:test_tables_of_files_keep_their_numbers_on_a_narrow_terminal()
+    local words = {}
+    for k = 1, 2 do
+        words[k] = ("iteration_of_training_000%d.npz"):format(k)
+        self.place:dump(words[k], scripts.logits(), scripts.targets())
+    end
+    for name, said in pairs { evaluate = "mean +", inspect = "" } do
+        local t = terminal.run(("luajit %s %s; echo left"):format(posix.quote(scripts.root
+            .. "/experiments/" .. name .. ".lua"), table.concat(words, " ")),
+            { folder = self.place.folder.path, environment = "TERM=xterm", columns = 40 })
+        t:expect "left"
+        for line in t.seen:gmatch "[^\r\n]+" do
+            lu.assertTrue(text.width(line) <= 40, line)
+        end
+        lu.assertStrMatches(t.seen, name == "inspect" and ".*0002.npz.*" or ".*…_0002.npz.*" .. said
+            .. ".*")
+        t:close()
+    end
+end
+
 function TestTerminal:test_what_runs_have_in_common_is_told_within_the_width()
     for out, weight in pairs { a = 1, b = 2 } do
         self.place:fine("sweep_bins", ("synth:detector,rows=200,steps=4 bins=5,10 --plot none -q "

@@ -128,6 +128,13 @@ local function listed_text(found, n_columns, of_columns, all)
     return listed[1] and ("%s are listed, %s."):format(table.concat(listed, " and "), all)
 end
 
+-- A table, on a terminal without the columns that it has no room for, and where all are.
+function M.table(rows, columns, all)
+    local letters, left_out = text.table(rows, columns, { spare = true })
+    return letters .. (left_out > 0 and text.broken { ("%d of %d columns are listed, %s."):format(
+        #columns - left_out, #columns, all) } .. "\n" or "")
+end
+
 -- Those of the columns that some row has a value of: soft targets, say, have no error of beta.
 local function filled(columns, rows)
     local list = {}

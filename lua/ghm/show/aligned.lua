@@ -30,13 +30,13 @@ local function tails_of(cells)
     return tails, longest
 end
 
--- With the decimals that "%.4g" has given to most of them, if these are at most 4.
+-- With the decimals that "%.4g" has given to most of them, if these are at most 5.
 local function evened(cells, values, tails, format)
     local most, digits = 0, type(format) == "string" and tonumber(format:match "^%%%.(%d+)g$")
     for _, tail in ipairs(tails) do
         most = tail:find "e" and math.huge or math.max(most, #tail - 1)
     end
-    if not digits or most == 0 or most > digits then
+    if not digits or most == 0 or most > digits + 1 then
         return cells
     end
     local list = {}

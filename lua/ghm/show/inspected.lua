@@ -11,18 +11,18 @@ local text = require "ghm.show.text"
 local M = {}
 
 local columns = {
-    { key = "name", title = "array" },
+    { key = "name", title = "array", tail = text.TAIL },
     { key = "shape", title = "type", format = function(shape, row)
         return row.dtype .. array.shape_text(shape)
     end },
     { key = "roles", title = "used as", format = function(played)
         return #played > 0 and table.concat(played, " ") or "-"
     end },
-    { key = "min", format = "%.5g" }, { key = "max", format = "%.5g" }, { key = "zeros" },
     { key = "nonfinite", title = "non-finite", format = function(n, row)
         local first = row.first_nonfinite
         return text.number(n) .. (first and ", first at " .. array.shape_text(first) or "")
     end },
+    { key = "min", format = "%.5g" }, { key = "max", format = "%.5g" }, { key = "zeros" },
     { key = "stored" },
 }
 
@@ -50,9 +50,14 @@ local function add(lines, title, said)
     end
 end
 
+-- A table without the columns that a terminal has no room for.
+local function listed(rows, shown)
+    return (text.table(rows, shown, { spare = true }))
+end
+
 -- A table of the arrays, the calls that they make, what is not used and why, warnings.
 function M.text(found)
-    local lines = { text.one_line(found.path), text.table(found.arrays, columns) }
+    local lines = { text.one_line(found.path), listed(found.arrays, columns) }
     for _, task in ipairs(inspection.tasks) do
         local loss = found.losses[task]
         for k, call in ipairs(loss.calls or {}) do
@@ -75,14 +80,18 @@ function M.text(found)
     return table.concat(lines, "\n") .. "\n"
 end
 
-local of_calls = { "step", { key = "shape", title = "call", format = function(shape, row)
-    return row.arrays.pred .. array.shape_text(shape)
-end }, "samples", "valid", "positive", "nonfinite", { key = "from" } }
+local of_calls = {
+    { key = "step", tail = text.TAIL },
+    { key = "shape", title = "call", format = function(shape, row)
+        return row.arrays.pred .. array.shape_text(shape)
+    end },
+    "samples", "valid", "positive", "nonfinite", "from",
+}
 
 -- The same of a sketch file, as ghm.dumps.saved finds it.
 function M.sketched(found)
     return table.concat({ text.one_line(found.path), ("sketches of %s, which answer %s"):format(
-        found.task, found.answers), text.table(found.calls, of_calls) }, "\n")
+        found.task, found.answers), listed(found.calls, of_calls) }, "\n")
 end
 
 -- The usual names of the roles, for a help text.

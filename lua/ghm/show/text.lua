@@ -12,6 +12,7 @@ local utf8 = require "ghm.utf8"
 local M = {}
 
 local LEAST = 12 -- columns that a table leaves to a word when it is cut
+M.TAIL = 9 -- of a file's name that is cut: its number and its ending tell it apart
 
 -- ranges drawn two columns wide (East Asian wide forms, emoji) or none (combining marks)
 local wide = { { 0x1100, 0x115F }, { 0x2E80, 0xA4CF }, { 0xAC00, 0xD7A3 }, { 0xF900, 0xFAFF },
@@ -313,25 +314,39 @@ local function laid_out(rows, columns)
     return list
 end
 
--- Makes laid out columns fit: those at the right that `room` has no place for are left out, but for
--- the first half, and the widest one of words is cut where they are still wider than `most`. Both
--- without the margin. Returns how many are left out.
+-- Makes laid out columns fit: a column whose words keep their tail is cut, then those at the right
+-- that `room` has no place for are left out, but for the first half, and then the widest one of
+-- words is cut where they are still wider than `most`. Both without the margin. Returns how many
+-- are left out.
 local function fit_columns(list, room, most)
-    local total, half, left_out = -2, #list / 2, 0
+    local total, half, left_out, tailed, widest = -2, #list / 2, 0, nil, nil
     for _, column in ipairs(list) do
         total = total + column.width + 2
+        tailed = tailed or column.tail and column
+    end
+    local whole = tailed and tailed.width
+    local function cut(column, limit)
+        local width = math.max(LEAST, column.width - math.max(0, total - limit))
+        width = math.min(width, column.width)
+        total, column.width = total - column.width + width, width
+    end
+    if tailed then
+        cut(tailed, room)
     end
     while total > room and #list > half do
         total, left_out = total - table.remove(list).width - 2, left_out + 1
     end
-    local widest
+    if tailed and total < room then -- what was left out may have made more room than it took
+        local width = math.min(whole, tailed.width + room - total)
+        total, tailed.width = total - tailed.width + width, width
+    end
     for _, column in ipairs(list) do
         if column.wordy and (not widest or column.width > widest.width) then
             widest = column
         end
     end
-    if total > most and widest then
-        widest.width = math.min(widest.width, math.max(LEAST, widest.width - (total - most)))
+    if widest then
+        cut(widest, most)
     end
     return left_out
 end
