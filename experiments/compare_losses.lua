@@ -49,7 +49,8 @@ ghm.experiment.main {
             term[i] = ghm.losses_figures.term(part)
         end
         return { rows = rows, columns = ghm.losses_study.columns, shown = shown,
-            figures = figures, term = table.concat(term, "\n"),
-            warnings = ghm.losses_parts.warnings(parts), lines = ghm.losses_parts.answer(parts) }
+            unreported = ghm.losses_study.labelled, figures = figures,
+            term = table.concat(term, "\n"), warnings = ghm.losses_parts.warnings(parts),
+            lines = ghm.losses_parts.answer(parts) }
     end,
 }

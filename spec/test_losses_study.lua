@@ -275,6 +275,19 @@ function TestCompareLosses:test_sweep_bins_draws_the_shares_that_are_told_here()
     end
 end
 
+function TestCompareLosses:test_the_report_has_no_columns_of_what_labels_say()
+    self.place:fine("compare_losses", "synth:detector,rows=60 --plot none --report -q")
+    local heads = {}
+    for key in self.place:read "runs/latest/report.html":match "<thead>.-</thead>":gmatch
+        'title="([^"]+)"' do
+        heads[#heads + 1] = key
+    end
+    lu.assertEquals({ heads[1], heads[2], #heads < 13 }, { "loss", "value", true })
+    for _, key in ipairs(study.labelled) do
+        lu.assertNotTableContains(heads, key)
+    end
+end
+
 function TestCompareLosses:test_every_loss_asked_for_has_a_row()
     local rows = self:rows "synth:detector,rows=60 bins=5,7 momentum=0,0.5 alpha=0.3,0.5 gamma=1"
     lu.assertEquals(#rows, 1 + 2 + 4 + 1 + 2 + 4 + 1)

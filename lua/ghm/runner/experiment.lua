@@ -18,10 +18,10 @@
 --                                       which says so by x.tell(message, fault)
 --   }
 -- A study returns { rows, columns (of results.csv), shown (of the terminal's table), listed (the
--- rows of that table, where not all), lines (its answer, last of all), figures = { {name, figure},
--- ... }, term = text of a terminal plot, warnings = { {name, text}, ... }, recommendations = { {
--- key, value, reason, and how sure it is: low, high, share (of the resamplings that chose value),
--- as_good (a list) }, ... } }.
+-- rows of that table, where not all), unreported (columns that the report leaves to results.csv),
+-- lines (its answer, last of all), figures = { {name, figure}, ... }, term = text of a terminal
+-- plot, warnings = { {name, text}, ... }, recommendations = { { key, value, reason, and how sure it
+-- is: low, high, share (of the resamplings that chose value), as_good (a list) }, ... } }.
 
 local bootstrap = require "ghm.studies.bootstrap"
 local called = require "ghm.called"

@@ -96,6 +96,9 @@ end
 -- configurations were made with; the ends of intervals, two for each metric, are left to the file.
 local function columns_of(run, found)
     local columns, known = {}, {}
+    for _, key in ipairs(found.unreported or {}) do
+        known[key] = true
+    end
     for _, list in ipairs { found.shown or {}, found.columns,
         sorted_keys((run.info.configurations or {})[1] or {}) } do
         for _, column in ipairs(list) do

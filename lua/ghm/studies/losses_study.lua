@@ -226,8 +226,12 @@ function M.contributions(calls, loss)
 end
 
 local kinds = { value = "mean", effective = "mean", positive_share = "mean" }
-local keys = { "loss", "bins", "momentum", "alpha", "gamma", "beta", "mu", "eps", "value",
-    "effective", "positive_share" }
+-- The columns of what a loss was made with, which its label says.
+M.labelled = { "bins", "momentum", "alpha", "gamma", "beta", "mu", "eps" }
+local keys = { "loss", unpack(M.labelled) }
+for _, key in ipairs { "value", "effective", "positive_share" } do
+    keys[#keys + 1] = key
+end
 for _, class in ipairs(M.classes) do
     kinds[class.name .. "_share"] = "mean"
     keys[#keys + 1] = class.name .. "_share"
