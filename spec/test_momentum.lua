@@ -288,6 +288,11 @@ function TestMomentumStudy.test_levels_make_the_shared_states_rows_differ()
     lu.assertTrue(levels.shared > 4)
     local found = study.recommend(run, { 0, 0.75, 0.9 })
     lu.assertNotEquals(run.rows[found.best].state, "shared")
+    for _, one in ipairs(ghm.momentum_figures.draw(run, found)) do
+        if one.name == "levels" then
+            lu.assertStrMatches(one.figure.xlabel, "call of the step %(1: [^,]+, 2: [^,]+%)")
+        end
+    end
     for _, verdict in ipairs(found.verdicts) do
         lu.assertTrue(verdict.share > 0 and verdict.share <= 1, verdict.key)
     end

@@ -11,6 +11,7 @@ local M = {}
 
 local CURVES = 6 -- more curves than this in one figure hide each other
 local LETTERS = 8 -- of a sparkline
+local NAMED = 60 -- letters under a figure that name the calls of a step
 
 -- Positions of the rows that differ from the best one in this key alone, with it among them; and
 -- its place there.
@@ -162,6 +163,17 @@ local function start_figure(run, best)
         end, mean_weight(row.bins)), marks = { { y = 1 } } }
 end
 
+-- "1: P3, 2: P4, 3: P5" while that fits under a figure, else the first and the last.
+local function calls_text(names)
+    local words = {}
+    for c, name in ipairs(names) do
+        words[c] = ("%d: %s"):format(c, name)
+    end
+    local all = table.concat(words, ", ")
+    return #all <= NAMED and all or #words > 2 and words[1] .. ", ..., " .. words[#words]
+        or words[1] .. ", " .. words[#words]
+end
+
 local function levels_figure(run, best)
     local series, names = {}, {}
     for _, i in ipairs(varying(run, best, "state")) do
@@ -174,7 +186,7 @@ local function levels_figure(run, best)
     end
     return { title = ("What the calls of a step weigh, momentum %g"):format(
             run.rows[best].momentum),
-        xlabel = ("call of the step (1: %s, %d: %s)"):format(names[1], #names, names[#names]),
+        xlabel = ("call of the step (%s)"):format(calls_text(names)),
         xstep = 1, ylabel = "mean beta of its samples", ylog = true, series = series,
         marks = { { y = 1 } } }
 end
