@@ -21,12 +21,13 @@ ghm.experiment.main {
     name = "sweep_bins",
     question = "How many unit regions (bins, M) should GHM use on this data?",
     epilog = "Columns: n regions in use; beta error: relative, of a region's beta, from counting "
-        .. "noise and from a density that is uneven inside the region; scarce: share of the "
-        .. "gradient from regions with fewer than 100 samples; GD error against the exact density, "
-        .. "mean over samples; cosine with the exact density's gradient; entropy of the "
-        .. "contributions of the n regions (1: flat); Rudemo's score (least is best); Knuth's log "
-        .. "posterior (greatest is best). Of results.csv also effective: as how many samples of a "
-        .. "call the weights count, (sum beta)^2 / sum beta^2.",
+        .. "noise and from a density that is uneven inside the region, by one law for all M tried, "
+        .. "so it changes a little with these; scarce: share of the gradient from regions with "
+        .. "fewer than 100 samples; GD error against the exact density, mean over samples; cosine "
+        .. "with the exact density's gradient; entropy of the contributions of the n regions (1: "
+        .. "flat); Rudemo's score (least is best); Knuth's log posterior (greatest is best). Of "
+        .. "results.csv also effective: as how many samples of a call the weights count, "
+        .. "(sum beta)^2 / sum beta^2.",
     axes = { "bins", "momentum" },
     keys = ghm.keys { "bins", "momentum", "loss_weight", "mu", "beta_max", "divide", "start",
         "empty", "eps", "labels", single = true, bins = "5:50:5", momentum = "0" },
