@@ -112,6 +112,12 @@ function TestGnuplot.test_a_short_logarithmic_axis_has_ticks_at_1_2_and_5()
     end
     gnuplot.draw(folder .. "/d", { ylog = true, series = { { x = { 1, 2 }, y = { 1, 100 } } } }, {})
     lu.assertNotStrContains(contents(folder .. "/d.gp"), "set ytics (")
+    for tics, range in pairs { [false] = { 1e-4 }, ["0.05, 0.1, 0.2, 0.5, 1, 2"] = { 0.05, 2 } } do
+        gnuplot.draw(folder .. "/d", { ylog = true, yrange = range,
+            series = { { x = { 1, 2, 3 }, y = { 0.01, 0.9, tics and 50 } } } }, {})
+        local drawn = contents(folder .. "/d.gp"):match "set ytics %(([^)]*)%)"
+        lu.assertEquals(drawn or false, tics, "what is asked for decides, not what is drawn")
+    end
 end
 
 function TestGnuplot.test_script_runs_from_any_folder_by_itself()

@@ -27,9 +27,9 @@ end
 function M.lines(add, name, log, range, low, high)
     low, high = low or 0, high or 1
     -- powers of ten once a logarithmic axis spans two of them, else plain numbers, 2 and 5 too
-    local wide = log and high / low >= 100
-    local tics = log and not wide
-        and log_tics(range and range[1] or low, range and range[2] or high)
+    local from, to = range and range[1] or low, range and range[2] or high
+    local wide = log and to / from >= 100
+    local tics = log and not wide and log_tics(from, to)
     if tics and tics[1] and not range then -- a tick at the very end is lost by rounding
         range = { tics[1] * (1 - 1e-6), tics[#tics] * (1 + 1e-6) }
     end
