@@ -139,6 +139,19 @@ function TestCalls.test_five_pyramid_levels_and_what_they_share()
     end
 end
 
+function TestCalls.test_parts_of_several_calls_say_of_which()
+    local steps = plain { { 40, 4 } }
+    steps[1][1].name = "P3"
+    lu.assertEquals(calls.split(steps, 2, { 0.5, 0.5 })[1][2].name, "part 2")
+    steps[1][2] = plain({ { 9, 4 } })[1][1]
+    steps[1][2].name = "P4"
+    local names = {}
+    for k, part in ipairs(calls.split(steps, 2, { 0.5, 0.5 })[1]) do
+        names[k] = part.name
+    end
+    lu.assertEquals(names, { "P3 part 1", "P3 part 2", "P4 part 1", "P4 part 2" })
+end
+
 function TestCalls.test_parts_are_poisson_counts_of_their_share()
     local steps = plain { { 40000, 400, 0 }, { 20000, 0, 9 } }
     local cut = calls.split(steps, 3, { 0.75, 0.25 })

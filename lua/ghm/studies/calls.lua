@@ -88,7 +88,7 @@ function M.split(steps, bins, shares)
                     L[j] = R[j] > 0 and call.L[j] / tonumber(call.R[j]) * tonumber(R[j]) or 0
                 end
                 table.insert(cut[k], { R = R, L = L, samples = samples,
-                    name = ("part %d"):format(p),
+                    name = ("%spart %d"):format(#step > 1 and call.name .. " " or "", p),
                     tot = math.max(call.tot * samples / math.max(call.samples, 1), 1) })
             end
         end
