@@ -66,6 +66,17 @@ function TestReport.test_numbers_keep_all_their_digits_for_sorting()
     lu.assertStrContains(odd, '<td class="number"></td>')
 end
 
+function TestReport.test_spare_columns_are_marked_as_not_for_paper()
+    local text = html.table({ { x = 1.5, y = 1, z = "a" }, { x = 22, y = 2, z = "b" } },
+        { "x", { key = "y", spare = true }, { key = "z", spare = true } }, { label = "spare" })
+    for _, part in ipairs { '<th scope="col" class="number" title="x">',
+        '<th scope="col" class="number spare" title="y">', '<td class="spare">a</td>',
+        '<td class="number spare"><data value="1">1</data></td>',
+        '<data value="22">22\226\128\135\226\128\136</data>' } do -- as wide as ".5"
+        lu.assertStrContains(text, part)
+    end
+end
+
 function TestReport.test_one_row_is_a_list()
     local text = html.table({ { bins = 5, loss = 0.1 } }, { "bins", "loss", "mu" }, { label = "" })
     lu.assertEquals(text, "<dl>\n<div><dt>bins</dt><dd>5</dd></div>\n" -- no row has mu

@@ -3,6 +3,7 @@
 local bootstrap = require "ghm.studies.bootstrap"
 local called = require "ghm.called"
 local narrow = require "ghm.show.narrow"
+local nearest = require "ghm.nearest"
 local posix = require "ghm.posix"
 local report = require "ghm.show.report"
 local text = require "ghm.show.text"
@@ -94,6 +95,7 @@ end
 
 -- What the terminal shows, then the other columns of results.csv, then the rest of what the
 -- configurations were made with; the ends of intervals, two for each metric, are left to the file.
+-- Paper has room for what the terminal shows and the axes alone.
 local function columns_of(run, found)
     local columns, known = {}, {}
     for _, key in ipairs(found.unreported or {}) do
@@ -105,7 +107,8 @@ local function columns_of(run, found)
             local key = type(column) == "table" and column.key or column
             local of = bootstrap.field_of(key)
             if not known[key] and not (of and known[of]) then
-                columns[#columns + 1], known[key] = column, true
+                columns[#columns + 1], known[key] = list == found.shown and column
+                    or { key = key, spare = not nearest.is_one_of(key, run.info.axes or {}) }, true
             end
         end
     end

@@ -39,14 +39,19 @@ local function exact(x)
         or json.number(x)
 end
 
-local function cell(value, shown, class, before)
+-- class="number spare", for a list of words, of which there may be none.
+local function classes_text(words)
+    return #words > 0 and (' class="%s"'):format(table.concat(words, " ")) or ""
+end
+
+local function cell(value, shown, classes, before)
     shown = before .. escape(shown)
     if type(value) == "number" then
         shown = ('<data value="%s">%s</data>'):format(exact(value), shown)
     elseif #shown > 40 then
-        class = ' class="words"'
+        classes = { "words", unpack(classes) }
     end
-    return ("<td%s>%s</td>"):format(class, shown)
+    return ("<td%s>%s</td>"):format(classes_text(classes), shown)
 end
 
 -- -> the columns in which rows differ, and those in which all are alike. What no row has is in
@@ -83,8 +88,9 @@ function M.list(entries)
     return #entries > 0 and table.concat(lines, "\n") .. "\n" or ""
 end
 
--- rows, columns: as text.table takes them. opts: label (what the table holds, in words), mark(row)
--- -> a sign of the rows to pick out.
+-- rows, columns: as text.table takes them; those that are `spare` are not
+-- printed. opts: label (what the table holds, in words), mark(row) -> a sign of the rows to pick
+-- out.
 function M.table(rows, columns, opts)
     if #rows == 0 then
         return "<p>none</p>\n"
@@ -110,8 +116,9 @@ function M.table(rows, columns, opts)
     for c, column in ipairs(differing) do
         local numeric
         shown[c], numeric = text.cells(column, rows, FILLING)
-        classes[c] = numeric and ' class="number"' or ""
-        add('<th scope="col"%s title="%s">%s</th>', classes[c], escape(column.key),
+        classes[c] = { numeric and "number" or nil }
+        classes[c][#classes[c] + 1] = column.spare and "spare" or nil
+        add('<th scope="col"%s title="%s">%s</th>', classes_text(classes[c]), escape(column.key),
             escape(column.title or column.key))
     end
     add "</tr></thead>\n<tbody>"
