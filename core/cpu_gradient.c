@@ -88,7 +88,7 @@ int cpu_gradient(void *state, const ghm_batch *batch, const ghm_coefficients *c,
         .grad_scale = (float)c->grad_scale,
         .loss_scale = (float)c->loss_scale,
         .with_rest = out->beta || out->norm,
-        .with_loss = out->loss || c->function == GHM_FOCAL,
+        .with_loss = out->loss != NULL,
     };
     int stopped = 0;
 #pragma omp parallel num_threads(cpu->threads) reduction(| : stopped)

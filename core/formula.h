@@ -163,17 +163,30 @@ GHM_INLINE double ghm_focal_alpha(double alpha, int positive)
     return alpha < 0 ? 1 : positive ? alpha : 1 - alpha;
 }
 
-/* (1 - p_true)^gamma * BCE, with 1 - p_true = g. */
-GHM_INLINE double ghm_focal(double s, double gamma)
+/* Of a hard target with key s: (1 - p_true)^gamma BCE, and its derivative in s, which is never negative,
+ * so that it is also |d focal / dx|. 1 - p_true = g = e^-softplus(-s): in float, g^gamma would be off
+ * by gamma roundings. */
+GHM_INLINE void ghm_focal_and_norm(double s, double gamma, double *focal, double *norm)
 {
-    return pow(ghm_sigmoid(s), gamma) * ghm_softplus(s);
+    double e = ghm_exp_minus_fine(fabs(s)), l = ghm_log1p_unit_fine(e);
+    double g = (s >= 0 ? 1 : e) / (1 + e), away = (s >= 0 ? e : 1) / (1 + e);
+    double bce = (s > 0 ? s : 0) + l, power = ghm_exp_minus_fine(gamma * ((s < 0 ? -s : 0) + l));
+    *focal = power * bce;
+    *norm = power * (gamma * away * bce + g);
 }
 
-/* d focal / ds, never negative, so also |d focal / dx|. */
+GHM_INLINE double ghm_focal(double s, double gamma)
+{
+    double focal, norm;
+    ghm_focal_and_norm(s, gamma, &focal, &norm);
+    return focal;
+}
+
 GHM_INLINE double ghm_focal_norm(double s, double gamma)
 {
-    double g = ghm_sigmoid(s);
-    return pow(g, gamma) * (gamma * ghm_sigmoid(-s) * ghm_softplus(s) + g);
+    double focal, norm;
+    ghm_focal_and_norm(s, gamma, &focal, &norm);
+    return norm;
 }
 
 /* Soft target t: BCE and its signed derivative, in double because both cancel near x = logit t. */

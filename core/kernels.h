@@ -85,7 +85,7 @@ typedef struct ghm_slopes {
     const float *beta;       /* bins + 1, the last for ignored samples with infinite keys */
     float grad_scale, loss_scale;
     bool with_rest; /* beta and norm are wanted */
-    bool with_loss; /* the losses are wanted, or needed for the gradient */
+    bool with_loss; /* the losses are wanted */
 } ghm_slopes;
 
 /* Where a block's outputs go, each [n]: straight to the caller's arrays, or to buffers. */

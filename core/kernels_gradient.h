@@ -5,11 +5,6 @@
 
 #include <float.h>
 
-static inline float power(float g, float gamma)
-{
-    return gamma == 2.0f ? g * g : gamma == 1.0f ? g : powf(g, gamma);
-}
-
 /* Samples between fetches, which come not all at once: a core waits for a dozen or two lines, no more.
  * Loops over fewer samples would be mostly beginnings and ends. */
 enum { STRIP = 128 };
@@ -69,16 +64,16 @@ static void class_slopes(const float *restrict x, const float *restrict t, const
         norm[i] = ghm_norm_of(key[i], e[i]);
         grad[i] = sign * norm[i];
     }
-    for (int i = 0; slopes->with_loss && i < n; i++) {
-        loss[i] = ghm_bce_of(key[i], e[i]);
-    }
     if (slopes->function == GHM_FOCAL) {
         for (int i = 0; i < n; i++) {
-            ghm_slope bce = {key[i], norm[i], grad[i], loss[i]};
-            ghm_slope focal = ghm_focal_slope(bce, e[i], t[i] == 1.0f ? -1.0f : 1.0f, slopes->a,
-                                              slopes->b, power(bce.norm, slopes->b));
+            ghm_slope focal = ghm_focal_slope(key[i], norm[i], t[i] == 1.0f ? -1.0f : 1.0f,
+                                              slopes->a, slopes->b);
             grad[i] = focal.grad;
             loss[i] = focal.loss;
+        }
+    } else if (slopes->with_loss) {
+        for (int i = 0; i < n; i++) {
+            loss[i] = ghm_bce_of(key[i], e[i]);
         }
     }
     finish(key, w, n, slopes, grad, beta, norm, loss);

@@ -28,15 +28,13 @@ GHM_INLINE float ghm_bce_of(float s, float e)
     return (s > 0.0f ? s : 0.0f) + ghm_log1p_unit(e);
 }
 
-/* Focal of a hard target, from its BCE and sign = 1 - 2t; power = g^gamma. */
-GHM_INLINE ghm_slope ghm_focal_slope(ghm_slope bce, float e, float sign, float alpha, float gamma,
-                                     float power)
+/* Focal of a hard target, with BCE's key and norm; sign = 1 - 2t. */
+GHM_INLINE ghm_slope ghm_focal_slope(float key, float norm, float sign, float alpha, float gamma)
 {
-    float weight = (float)ghm_focal_alpha(alpha, sign < 0.0f) * power;
-    float away = ghm_norm_of(-bce.key, e); /* 1 - g, without cancelling */
-    bce.grad = sign * weight * (gamma * away * bce.loss + bce.norm);
-    bce.loss *= weight;
-    return bce;
+    double weight = ghm_focal_alpha((double)alpha, sign < 0.0f), focal, slope;
+    ghm_focal_and_norm((double)key, (double)gamma, &focal, &slope);
+    ghm_slope out = {key, norm, sign * (float)(weight * slope), (float)(weight * focal)};
+    return out;
 }
 
 /* ASL1; mu is a normal number. */

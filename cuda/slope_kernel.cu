@@ -43,15 +43,6 @@ static __device__ __forceinline__ slope_out soft_slope(const job_slope &job, flo
     return out;
 }
 
-/* g^gamma; odd powers in double, from ln g = -softplus(-s), as CUDA's own pow spills registers. */
-static __device__ __forceinline__ float power(float s, float g, float gamma)
-{
-    return gamma == 2 ? g * g
-         : gamma == 1
-             ? g
-             : static_cast<float>(ghm_exp_minus_fine(double(gamma) * ghm_softplus(-double(s))));
-}
-
 template <slope_kind KIND>
 static __device__ __forceinline__ slope_out slope_of(const job_slope &job, float x, float t,
                                                      float w)
@@ -67,11 +58,10 @@ static __device__ __forceinline__ slope_out slope_of(const job_slope &job, float
     }
     float sign = t == 1 ? -1.0f : 1.0f, s = sign * x, e = ghm_exp_minus(fabsf(s));
     float g = ghm_norm_of(s, e);
-    bool focal = job.function == GHM_FOCAL;
-    ghm_slope slope = {s, g, sign * g, focal || job.loss ? ghm_bce_of(s, e) : 0};
-    if (focal) {
-        slope = ghm_focal_slope(slope, e, sign, job.a, job.b, power(s, g, job.b));
+    if (job.function == GHM_FOCAL) {
+        return hard_slope(job, ghm_focal_slope(s, g, sign, job.a, job.b), w);
     }
+    ghm_slope slope = {s, g, sign * g, job.loss ? ghm_bce_of(s, e) : 0};
     return hard_slope(job, slope, w);
 }
 

@@ -81,6 +81,29 @@ function TestCoreGradient.test_errors_of_any_size_lose_no_digit()
     end
 end
 
+-- The exponent multiplies what g^gamma is off by. Lin et al. 2017, its derivative in s.
+function TestCoreGradient.test_focal_loses_no_digit_whatever_its_gamma()
+    local n = 2000
+    local x = samples.fill(n, function(i) return (i - n / 2) / (n / 2) * 30 end)
+    for share = 0, 1 do
+        local t, sign = samples.flags(n, share), 1 - 2 * share
+        for _, gamma in ipairs { 0, 0.5, 1, 2, 3, 5 } do
+            local loss = ghm.Focal { alpha = -1, gamma = gamma }
+            loss:forward(x, t)
+            local grad, value = loss:elements "grad", loss:elements "loss"
+            for i = 0, n - 1 do
+                local s = sign * x.ptr[i]
+                local g, bce = oracle.sigmoid(s), oracle.bce(s, 0)
+                local slope = g ^ gamma * (gamma * oracle.sigmoid(-s) * bce + g)
+                close(grad.ptr[i], sign * loss.last.call.grad_scale * slope,
+                    { rel = 5e-7, abs = 1e-37 }, "gradient, gamma %g, s = %g", gamma, s)
+                close(value.ptr[i], g ^ gamma * bce, { rel = 5e-7, abs = 1e-37 },
+                    "loss, gamma %g, s = %g", gamma, s)
+            end
+        end
+    end
+end
+
 -- Parameters that are no floats: a gradient of |d|, which has none at 0, and one that is 0.
 function TestCoreGradient.test_parameters_beyond_floats_give_numbers()
     local sharp = ghm.SmoothL1 { beta = 1e-50 }
