@@ -171,6 +171,34 @@ function TestRun.test_sha256_of_any_name()
     lu.assertNil(provenance.sha256(folder .. "/missing"))
 end
 
+function TestRun.test_sha256_is_the_same_in_this_process_and_in_one_of_its_own()
+    local path, before = folder .. "/bytes", provenance.crypto
+    for _, n in ipairs { 1, 55, 56, 64, 1e5, 2 ^ 22, 2 ^ 22 + 1 } do -- about a block; what is small
+        posix.write_file(path, ("\0a\255"):rep(math.ceil(n / 3)):sub(1, n))
+        local expected = posix.capture("sha256sum <" .. posix.quote(path)):match "^%x+"
+        lu.assertEquals(provenance.sha256(path), expected, n)
+        local crypto = provenance.crypto
+        provenance.crypto = false
+        lu.assertEquals(provenance.sha256(path), expected, n)
+        provenance.crypto = crypto
+    end
+    provenance.crypto = before
+end
+
+function TestRun.test_small_files_are_hashed_without_a_process()
+    posix.write_file(folder .. "/small", "abc")
+    provenance.sha256(folder .. "/small")
+    lu.skipIf(not provenance.crypto, "there is no libcrypto")
+    local popen, hash = io.popen, nil
+    io.popen = error -- luacheck: ignore
+    local ok, problem = pcall(function()
+        hash = provenance.sha256(folder .. "/small")
+    end)
+    io.popen = popen -- luacheck: ignore
+    lu.assertEquals({ ok, problem, hash }, { true, nil,
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" })
+end
+
 function TestRun.test_provenance_names_what_it_can()
     posix.write_file(folder .. "/dump", "")
     local facts = provenance.collect { dumps = { { path = folder .. "/dump" } }, device = "cpu",
