@@ -231,9 +231,9 @@ uint64_t ghm_sketch_digest(const ghm_sketch *sketch); /* equal state, equal dige
 
 /* -- sketch files ----------------------------------------------------------------------------- */
 
-/* A file holds calls of the loss in their order, each a sketch and a note: a text for people and
- * programs, which the core does not read. Little-endian, with a checksum; written to a neighbour
- * and renamed: there whole or not at all, but for a device or pipe. notes, or any of them: or NULL. */
+/* A file holds calls of the loss in their order, each a sketch and a note: a text that the core does
+ * not read. Little-endian, with a checksum; written to a neighbour and renamed: there whole or not
+ * at all, but for devices, pipes and power cuts (then refused). notes, or any of them: or NULL. */
 int ghm_sketch_write(const ghm_sketch *const *sketches, const char *const *notes, int64_t n,
                      const char *path);
 

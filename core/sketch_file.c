@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static const char magic[8] = "ghmskch";
@@ -24,8 +25,22 @@ static bool is_no_file(const char *path)
     return stat(path, &facts) == 0 && !S_ISREG(facts.st_mode);
 }
 
+/* Whether a file must be on the disk before it gets its name. Not each of many new ones a second:
+ * what a power failure then spoils is the work of a second, and the checksum tells. */
+static bool is_sync_due(bool replaces)
+{
+    static _Atomic int64_t last = INT64_MIN;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    bool due = replaces || (int64_t)now.tv_sec != last;
+    if (due) {
+        last = (int64_t)now.tv_sec;
+    }
+    return due;
+}
+
 /* path: what a failure names; target: the file that is written. */
-static int write_all(const char *target, const char *path, const ghm_bytes *all)
+static int write_all(const char *target, const char *path, const ghm_bytes *all, bool sync)
 {
     int file = open(target, O_WRONLY | O_CREAT | O_TRUNC, 0666);
     size_t done = 0;
@@ -41,7 +56,8 @@ static int write_all(const char *target, const char *path, const ghm_bytes *all)
     }
     bool good = file >= 0 && done == all->n;
     int why = errno;
-    if (good && fsync(file) != 0 && errno != EINVAL && errno != ENOTSUP) { /* a pipe has no sync */
+    if (good && sync && fsync(file) != 0 && errno != EINVAL &&
+        errno != ENOTSUP) { /* a pipe has no sync */
         good = false;
         why = errno;
     }
@@ -86,7 +102,7 @@ int ghm_sketch_write(const ghm_sketch *const *sketches, const char *const *notes
     }
     bool in_place = is_no_file(path);
     snprintf(beside, room, "%s.part-%ld", target, (long)getpid());
-    int status = write_all(in_place ? path : beside, path, &all);
+    int status = write_all(in_place ? path : beside, path, &all, is_sync_due(end != NULL));
     if (status == GHM_OK && !in_place && rename(beside, target) != 0) {
         status = ghm_fail(GHM_E_WRITE, "%s: cannot rename into place: %s", path, strerror(errno));
     }

@@ -42,6 +42,7 @@ function TestResume:test_a_run_goes_on_with_the_steps_it_has()
     local dir = self:run_folder()
     os.remove(("%s/%s/results.csv"):format(self.path, dir))
     os.remove(("%s/%s/sketches/000003.sketch"):format(self.path, dir))
+    self.place.folder:write(dir .. "/sketches/000004.sketch", "") -- as a power failure leaves it
     self.place.folder:write(dir .. "/sketches/000005.sketch", "damaged")
     self.place.folder:write(dir .. "/sketches/000006.sketch.part-77", "half")
     lu.assertEquals(self.place:fine("sweep_bins", "-q --csv - --resume " .. dir), rows)
