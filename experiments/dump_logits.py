@@ -77,15 +77,19 @@ class LogitDump:
             import safetensors.torch
             self.save_safetensors = safetensors.torch.save_file
         os.makedirs(folder, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder}: nothing can be written there")
         there = [int(name[5:].split(".")[0]) for name in os.listdir(folder)
                  if re.match("step_[0-9]+[.]", name)]
         if there and not append:
             raise FileExistsError(f"{folder} holds the steps of another run; append=True adds to it")
         self.folder, self.every, self.process = folder, every, os.getpid()
+        self.append = append
         self.number = start if start is not None else max(there, default=-1) + 1
         self.half, self.levels, self.format, self.compress = half, levels, format, compress
         self.wait, self.left_out, self.error, self.told = wait, [], None, False
         self.arrays, self.calls, self.handles, self.devices = {}, [], [], set()
+        self.odd, self.any, self.stepped = set(), False, False
         self.queue = queue.Queue(room)
         self.thread = threading.Thread(target=self._write_all, name="LogitDump", daemon=True)
         self.thread.start()
@@ -140,13 +144,14 @@ class LogitDump:
             self.told = True
             warnings.warn(f"{self.folder}: no more steps are written: {self.error}")
         for calls in self.calls:
-            for level, call in zip(self._levels(len(calls)), calls):
+            for level, call in zip(self._levels(calls), calls):
                 for name, tensor in call.items():
                     self._add(level, name, tensor)
             calls.clear()
         number, self.number = self.number, self.number + 1
-        arrays, self.arrays = self.arrays, {}
+        arrays, self.arrays, self.stepped = self.arrays, {}, True
         if arrays and self._has_writer():
+            self.any = True
             copied = [torch.cuda.current_stream(d).record_event() for d in self.devices]
             try:
                 self.queue.put((number, arrays, copied), block=self.wait)
@@ -163,6 +168,10 @@ class LogitDump:
             handle.remove()
         self.queue.put(None)
         thread.join()
+        if not self.any:
+            warnings.warn(f"{self.folder}: holds no step of this run: " + (
+                "no watched loss was called with gradients, nothing was recorded" if self.stepped
+                else "dump.step() was not called"))
         if self.left_out:
             warnings.warn(f"{self.folder}: left out because they came faster than they could be "
                           f"written: {len(self.left_out)}, the first step {self.left_out[0]}; "
@@ -180,16 +189,22 @@ class LogitDump:
         """Not in a process that was forked, as a loader's workers are: threads stay behind."""
         return os.getpid() == self.process
 
-    def _levels(self, n):
+    def _levels(self, calls):
+        n = len(calls)
         if self.levels and n not in (0, len(self.levels)):
-            raise ValueError(f"a loss is called {n} times in step {self.number}, "
-                             f"levels names {len(self.levels)}: {', '.join(self.levels)}")
+            if n not in self.odd:  # said once, and no reason to end a training
+                self.odd.add(n)
+                warnings.warn(f"a loss is called {n} times in step {self.number}, levels names "
+                              f"{len(self.levels)}: {', '.join(self.levels)}; in such steps its "
+                              f"{', '.join(calls[0])} are left out")
+            return []
         return self.levels or ([None] if n == 1 else [f"call{k}" for k in range(n)])
 
     def _add(self, level, name, tensor):
         full = f"{level}_{name}" if level else name
         if full in self.arrays:
-            raise ValueError(f"{full} is recorded twice in step {self.number}")
+            raise ValueError(f"{full} is recorded twice in step {self.number}: end a step by step(), "
+                             "name calls by level=, give each of several losses a dump of its own")
         self.arrays[full] = name, tensor
 
     def _copy(self, tensor):
@@ -229,6 +244,9 @@ class LogitDump:
                 with open(part, "wb") as file:
                     save = np.savez_compressed if self.compress else np.savez
                     save(file, **{n: _numpy(t) for n, t in arrays.items()})
+            if not self.append and os.path.exists(os.path.join(self.folder, file_name)):
+                raise FileExistsError(f"another process has written {file_name} there: give each a "
+                                      "folder of its own")
             os.replace(part, os.path.join(self.folder, file_name))
         finally:
             if os.path.exists(part):

@@ -264,11 +264,38 @@ def misused():
     said["pos_weight"] = caught(
         lambda: dump.watch(nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3.0]))))
     said["level"] = caught(lambda: LogitDump(folder("x"), levels=["stem"]))
-    dump = LogitDump(folder("y"), levels=["P3", "P4"])
-    loss = dump.watch(HeadLoss())
-    loss(torch.ones(2, 2, requires_grad=True), torch.zeros(2, 2))
-    said["other_levels"] = caught(dump.step)
-    dump.close()
+    said["recorded_twice"] = caught(lambda: record_twice())
+    with LogitDump(folder("other_levels"), levels=["P3", "P4"]) as dump:
+        cls, box = dump.watch(HeadLoss()), dump.watch(HeadLoss(), boxes=True)
+        said["other_levels"] = []
+        for n in (2, 1, 1):  # as of a head that does not call it for levels without boxes
+            for _ in range(2):
+                cls(torch.ones(2, 2, requires_grad=True), torch.zeros(2, 2))
+            for _ in range(n):
+                box(torch.ones(2, 4, requires_grad=True), torch.zeros(2, 4))
+            said["other_levels"] += caught(dump.step)
+    os.mkdir(folder("closed"), 0o555)
+    if not os.access(folder("closed"), os.W_OK):  # root may write everywhere
+        said["closed"] = caught(lambda: LogitDump(folder("closed")))
+    first, second = LogitDump(folder("shared"), wait=True), LogitDump(folder("shared"), wait=True)
+    record_one(first)
+    first.close()
+    record_one(second)
+    said["shared"] = caught(second.close)
+    dump = LogitDump(folder("unused"))
+    loss = dump.watch(nn.BCEWithLogitsLoss())
+    loss.forward(torch.ones(2, 2, requires_grad=True), torch.zeros(2, 2))
+    dump.step()
+    said["unused"] = caught(dump.close)
+    dump = LogitDump(folder("endless"))
+    dump.watch(loss)(torch.ones(2, 2, requires_grad=True), torch.zeros(2, 2))
+    said["endless"] = caught(dump.close)
+
+
+def record_twice():
+    with LogitDump(folder("twice")) as dump:
+        for _ in range(2):
+            dump.record(logits=torch.zeros(2, 2), target=torch.zeros(2, 2))
 
 
 plain()

@@ -177,7 +177,26 @@ function TestDumpHook.test_misuse_is_told()
     lu.assertEquals(names_in "once", "step_000000.npz step_000001.npz") -- the second by append
     lu.assertStrContains(said.pos_weight[1], "pos_weight is not recorded")
     lu.assertStrContains(said.level, "expected letters, then a number")
-    lu.assertStrContains(said.other_levels, "called 1 times in step 0, levels names 2: P3, P4")
+    lu.assertStrContains(said.recorded_twice, "logits is recorded twice in step 0: end a step by")
+    lu.assertStrContains(said.closed or "closed: nothing can be written", "closed: nothing can be")
+end
+
+function TestDumpHook.test_a_step_with_other_calls_than_levels_does_not_end_the_training()
+    lu.assertEquals(#said.other_levels, 1) -- of two such steps
+    lu.assertStrContains(said.other_levels[1], "called 1 times in step 1, levels names 2: P3, P4; "
+        .. "in such steps its bbox_pred, bbox_target are left out")
+    lu.assertEquals(#evaluate "other_levels --loss bce", 6)
+    lu.assertNil(place:read "other_levels/step_000001.npz":find "bbox")
+end
+
+function TestDumpHook.test_processes_that_share_a_folder_are_told()
+    lu.assertStrContains(said.shared, "another process has written step_000000.npz there")
+    lu.assertEquals(names_in "shared", "step_000000.npz")
+end
+
+function TestDumpHook.test_a_dump_without_a_step_says_why()
+    lu.assertStrContains(said.unused[1], "unused: holds no step of this run: no watched loss was")
+    lu.assertStrContains(said.endless[1], "endless: holds no step of this run: dump.step() was not")
 end
 
 return TestDumpHook
