@@ -12,14 +12,24 @@
 
 A watched loss is any module called with (pred, target, weight), as mmdetection's are, or with
 (input, target); calls without gradient, as in validation, are not recorded, nor is what gradient
-checkpointing runs again.  Under torch.compile it breaks the graph, so not with fullgraph=True.
-Copies and saved files of the module have no part in the dump.
+checkpointing runs again, nor loss.forward(...), which has no hooks.  Under torch.compile it breaks
+the graph, so not with fullgraph=True.  Copies and saved files of the module have no part in the
+dump.
 
-Where there is no such module, dump.record(logits=..., labels=..., label_weights=...) takes tensors
-by name.  A loss that is called several times in a step, once for each level of a feature pyramid,
-becomes call0_logits, call1_logits, ... or, with levels=["P3", "P4"], P3_logits, P4_logits.
+A loss that is a function, as torchvision.ops.sigmoid_focal_loss, has its tensors recorded beside
+it, in training alone:
 
-In distributed training give each rank a folder of its own, or only one rank a dump.
+    dump.record(logits=logits, target=targets)          # or labels=, label_weights=, bbox_pred=,
+                                                        #    bbox_target=, bbox_weights=; level="P3"
+
+A watched loss that is called several times in a step, once for each level of a feature pyramid,
+becomes call0_logits, call1_logits, ... or, with levels=["P3", "P4"], P3_logits, P4_logits.  So do
+the parts of an accumulated gradient, unless each ends with dump.step().  Of several losses for
+classes, or for boxes, each needs a dump of its own.
+
+A training that goes on from a checkpoint after n steps opens its dump by append=True, start=n:
+steps from n on are written anew.  In distributed training give each rank a folder of its own,
+f"runs/dump/rank{rank}", or only one rank a dump.
 """
 import atexit
 import contextlib
@@ -79,10 +89,13 @@ class LogitDump:
         os.makedirs(folder, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
             raise PermissionError(f"{folder}: nothing can be written there")
-        there = [int(name[5:].split(".")[0]) for name in os.listdir(folder)
-                 if re.match("step_[0-9]+[.]", name)]
+        names = os.listdir(folder)
+        there = [int(name[5:].split(".")[0]) for name in names if re.match("step_[0-9]+[.]", name)]
         if there and not append:
             raise FileExistsError(f"{folder} holds the steps of another run; append=True adds to it")
+        for name in names if append else ():  # of a process that was killed
+            if re.match("[.]step_[0-9]+[.].*[.]part$", name):
+                os.remove(os.path.join(folder, name))
         self.folder, self.every, self.process = folder, every, os.getpid()
         self.append = append
         self.number = start if start is not None else max(there, default=-1) + 1

@@ -259,6 +259,7 @@ def misused():
     with LogitDump(folder("once")) as dump:
         record_one(dump)
     said["again"] = caught(lambda: LogitDump(folder("once")))
+    open(folder("once/.step_000001.npz.7.part"), "w").close()  # of a process that was killed
     with LogitDump(folder("once"), append=True) as dump:
         record_one(dump)
     said["pos_weight"] = caught(
