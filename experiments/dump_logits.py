@@ -119,6 +119,8 @@ class LogitDump:
         if self.active:
             for name, tensor in tensors.items():
                 if tensor is not None:
+                    if isinstance(tensor, np.ndarray):  # as torch takes it: this order and sign
+                        tensor = np.array(tensor, tensor.dtype.newbyteorder("="), order="C")
                     self._add(level, name, self._copy(torch.as_tensor(tensor)))
 
     def watch(self, loss, boxes=False):
@@ -145,7 +147,7 @@ class LogitDump:
             parts = _parts(module, args, kwargs, boxes)
             try:
                 calls.append({name: self._copy(tensor) for name, tensor in parts.items()})
-            except RuntimeError as error:  # on the meta device, in vmap, ...
+            except (RuntimeError, TypeError) as error:  # on the meta device, in vmap, of float8, ...
                 warnings.warn(f"a call of {type(module).__name__} is not recorded: {error}")
 
         self.handles.append(loss.register_forward_pre_hook(_Hook(before), with_kwargs=True))
@@ -216,7 +218,7 @@ class LogitDump:
     def _add(self, level, name, tensor):
         full = f"{level}_{name}" if level else name
         if full in self.arrays:
-            raise ValueError(f"{full} is recorded twice in step {self.number}: end a step by step(), "
+            raise ValueError(f"{full} is recorded twice in step {self.number}: end steps by step(), "
                              "name calls by level=, give each of several losses a dump of its own")
         self.arrays[full] = name, tensor
 
@@ -299,7 +301,8 @@ def _parts(module, args, kwargs, boxes):
         if isinstance(found, torch.Tensor):
             parts[names[0]] = found
     if "pred" not in parts or "target" not in parts:
-        raise ValueError(f"{type(module).__name__} is not called with a prediction and a target")
+        raise ValueError(f"{type(module).__name__} is not called with tensors (pred, target, ...), "
+                         "nor by their usual names: dump.record(logits=..., target=...) takes any")
     if isinstance(module, torch.nn.BCEWithLogitsLoss) and module.weight is not None:
         parts["weight"] = module.weight.expand_as(parts["pred"])
     names = BOX_NAMES if boxes else CLASS_NAMES

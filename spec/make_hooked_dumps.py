@@ -265,6 +265,17 @@ def misused():
     said["pos_weight"] = caught(
         lambda: dump.watch(nn.BCEWithLogitsLoss(pos_weight=torch.tensor([3.0]))))
     said["level"] = caught(lambda: LogitDump(folder("x"), levels=["stem"]))
+    with LogitDump(folder("other_names")) as dump:
+        loss = dump.watch(HeadLoss())
+        said["other_names"] = caught(lambda: loss(torch.ones(2, 2), (torch.ones(2), torch.ones(2))))
+        dump.record(logits=torch.ones(2, 2), target=torch.ones(2, 2))
+        dump.step()
+    import numpy as np
+    fixed = np.arange(6, dtype=">f4").reshape(3, 2)[::-1]
+    fixed.flags.writeable = False
+    with LogitDump(folder("numpy")) as dump:
+        dump.record(logits=fixed, target=np.asfortranarray(fixed > 2))
+        dump.step()
     said["recorded_twice"] = caught(lambda: record_twice())
     with LogitDump(folder("other_levels"), levels=["P3", "P4"]) as dump:
         cls, box = dump.watch(HeadLoss()), dump.watch(HeadLoss(), boxes=True)

@@ -172,12 +172,19 @@ function TestDumpHook.test_a_sparse_target_is_written_dense()
     lu.assertEquals(target:totable(), { { 1, 0 }, { 0, 1 } })
 end
 
+function TestDumpHook.test_numpy_arrays_of_any_order_are_recorded()
+    local dump = dump_of "numpy/step_000000.npz"
+    lu.assertEquals(dump:get("logits"):totable(), { { 4, 5 }, { 2, 3 }, { 0, 1 } })
+    lu.assertEquals(dump:get("target"):totable(), { { 1, 1 }, { 0, 1 }, { 0, 0 } })
+end
+
 function TestDumpHook.test_misuse_is_told()
+    lu.assertStrContains(said.other_names, "HeadLoss is not called with tensors (pred, target")
     lu.assertStrContains(said.again, "holds the steps of another run")
     lu.assertEquals(names_in "once", "step_000000.npz step_000001.npz") -- the second by append
     lu.assertStrContains(said.pos_weight[1], "pos_weight is not recorded")
     lu.assertStrContains(said.level, "expected letters, then a number")
-    lu.assertStrContains(said.recorded_twice, "logits is recorded twice in step 0: end a step by")
+    lu.assertStrContains(said.recorded_twice, "logits is recorded twice in step 0: end steps by")
     lu.assertStrContains(said.closed or "closed: nothing can be written", "closed: nothing can be")
 end
 
