@@ -105,8 +105,7 @@ enum ghm_function {
 };
 
 enum ghm_divide { GHM_DIVIDE_NONEMPTY = 0, GHM_DIVIDE_ALL };
-/* S before the first call with samples: 0; its counts; as many samples, evenly over the regions; 0,
- * and every S_j is divided by 1 - m^k after its k-th update. */
+/* S before the first call: 0; its counts; its samples, spread evenly; 0, then S_j / (1 - m^k). */
 enum ghm_start { GHM_START_ZERO = 0, GHM_START_FIRST, GHM_START_UNIFORM, GHM_START_CORRECTED };
 enum ghm_empty { GHM_EMPTY_KEEP = 0, GHM_EMPTY_DECAY };
 enum ghm_reduction { GHM_MEAN = 0, GHM_SUM, GHM_NONE };
@@ -211,8 +210,7 @@ void ghm_sketch_free(ghm_sketch *sketch);
 int ghm_sketch_add(ghm_device *device, ghm_sketch *sketch, const ghm_batch *batch,
                    int32_t ignore_nonfinite, ghm_facts *facts);
 
-/* What ghm_sketch_add makes of its facts: GHM_OK, or the status that refuses the batch. For a batch
- * that is read block by block: facts are then the sums over its blocks. */
+/* The status that ghm_sketch_add makes of a batch's facts; here they may be sums over its blocks. */
 int ghm_judge(const ghm_batch *batch, const ghm_facts *facts, int32_t ignore_nonfinite);
 
 /* into += from. Both must have the same edges and kind of target. Hard targets: exact. */
@@ -231,9 +229,9 @@ uint64_t ghm_sketch_digest(const ghm_sketch *sketch); /* equal state, equal dige
 
 /* -- sketch files ----------------------------------------------------------------------------- */
 
-/* A file holds calls of the loss in their order, each a sketch and a note: a text that the core does
- * not read. Little-endian, with a checksum; written to a neighbour and renamed: there whole or not
- * at all, but for devices, pipes and power cuts (then refused). notes, or any of them: or NULL. */
+/* A file holds calls of the loss in their order, each a sketch and a note, a text that the core does
+ * not read (notes, or any of them, may be NULL). Little-endian, with a checksum; renamed into place
+ * whole or not at all, but for devices, pipes and power cuts, after which it is refused. */
 int ghm_sketch_write(const ghm_sketch *const *sketches, const char *const *notes, int64_t n,
                      const char *path);
 
