@@ -111,8 +111,8 @@ local function saved_steps(self, path, calls, args)
     if not self.saved then
         self.saved, self.saved_path = found[1].calls[1].saved, path
         if self.saved.task ~= self.task then
-            fault.raise("dump", "%s: a sketch of %s, expected one of %s (see --loss)", path,
-                self.saved.task, self.task)
+            fault.raise("dump", "%s: a sketch of %s, expected one of %s (see --loss, of sketch.lua "
+                .. "too)", path, self.saved.task, self.task)
         end
     end
     for _, step in ipairs(found) do
